@@ -1,0 +1,108 @@
+//! What can go wrong with objects.
+
+use crate::base::{ContentRange, ErrorClass, ObjectName};
+use crate::format::FormatError;
+use crate::store::{StoreError, StoreErrorKind};
+
+/// The outcome of an archive operation.
+pub type ArchiveResult<T> = Result<T, ArchiveError>;
+
+/// A failed archive operation.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// Placeholder while the module is being built.
+    #[error("not built yet")]
+    NotYet,
+    /// The store has no archive.
+    #[error("there is no archive in {store}; make one with `blockframe init {store}`, or name another with --archive")]
+    NoArchive {
+        /// The store's label.
+        store: String,
+    },
+    /// The store has an archive already.
+    #[error("{store} holds an archive already ({what}); choose an empty directory")]
+    ArchiveExists {
+        /// The store's label.
+        store: String,
+        /// What was found.
+        what: String,
+    },
+    /// Both copies of the store's descriptor are bad.
+    #[error("both copies of the descriptor of store {store} are damaged; see RECOVERY.md there")]
+    DescriptorLost {
+        /// The store's label.
+        store: String,
+        /// What is wrong with the first copy.
+        #[source]
+        source: FormatError,
+    },
+    /// No copy of an object's manifest is good.
+    #[error("object {object}: no copy of its manifest is readable; run `blockframe health` for what is affected")]
+    ManifestLost {
+        /// The object.
+        object: ObjectName,
+        /// What is wrong with the first copy.
+        #[source]
+        source: Box<ArchiveError>,
+    },
+    /// A manifest that is whole but belongs elsewhere.
+    #[error("object {object}: its manifest {why}")]
+    ForeignManifest {
+        /// The object.
+        object: ObjectName,
+        /// What does not fit.
+        why: String,
+    },
+    /// Damage beyond the parity.
+    #[error("object {object}: bytes {range} of its content are lost ({detail}); other ranges are readable")]
+    Unrecoverable {
+        /// The object.
+        object: ObjectName,
+        /// The range of the content.
+        range: ContentRange,
+        /// Which shards are bad, and how.
+        detail: String,
+    },
+    /// The source of a commit changed while it was read.
+    #[error("the content changed while it was read")]
+    SourceChanged,
+    /// The source of a commit cannot be read.
+    #[error("cannot read the content")]
+    Source(#[source] std::io::Error),
+    /// A file is too long for the archive's rules.
+    #[error("a content of {len} bytes cannot be cut into segments by this archive's rules")]
+    TooLarge {
+        /// Its length.
+        len: u64,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Bytes are not what they should be.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// A rule of our own was broken.
+    #[error("internal error: {0}; please report it")]
+    Internal(String),
+}
+
+impl ArchiveError {
+    /// For the adapters' tables.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::NotYet | Self::Internal(_) => ErrorClass::Internal,
+            Self::NoArchive { .. } => ErrorClass::Unavailable,
+            Self::ArchiveExists { .. } => ErrorClass::Exists,
+            Self::DescriptorLost { .. }
+            | Self::ManifestLost { .. }
+            | Self::ForeignManifest { .. }
+            | Self::Unrecoverable { .. } => ErrorClass::Unrecoverable,
+            Self::SourceChanged | Self::Source(_) => ErrorClass::Busy,
+            Self::TooLarge { .. } => ErrorClass::Invalid,
+            Self::Store(error) if error.kind() == StoreErrorKind::NotFound => ErrorClass::Unrecoverable,
+            Self::Store(error) => error.class(),
+            Self::Format(FormatError::Version { .. }) => ErrorClass::NotSupported,
+            Self::Format(_) => ErrorClass::Damaged,
+        }
+    }
+}

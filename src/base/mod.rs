@@ -1,0 +1,10 @@
+//! Ids, units, clock and errors' common ground. No I/O.
+
+pub mod clock;
+pub mod ids;
+pub mod units;
+
+pub use blockframe_api::{ErrorClass, Timestamp};
+pub use clock::{Clock, SystemClock};
+pub use ids::{ArchiveId, ContentHash, Digest, ObjectName, StoreId};
+pub use units::{BlockIndex, ContentRange, LEAF_SIZE, LeafIndex, SegmentIndex, ShardIndex, ShardRange};

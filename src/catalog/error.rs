@@ -1,0 +1,97 @@
+//! What can go wrong in the catalog.
+
+use crate::archive::ArchiveError;
+use crate::base::ErrorClass;
+use crate::format::{EntryPath, FormatError};
+use crate::store::StoreError;
+use std::path::PathBuf;
+
+/// The outcome of a catalog operation.
+pub type CatalogResult<T> = Result<T, CatalogError>;
+
+/// A failed catalog operation.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogError {
+    /// Placeholder while the module is being built.
+    #[error("not built yet")]
+    NotYet,
+    /// Another process is writing to the archive.
+    #[error("another blockframe process is writing to this archive ({lock}); wait until it is done")]
+    Locked {
+        /// The lock file.
+        lock: PathBuf,
+    },
+    /// An entry's parent is no directory.
+    #[error("{path} cannot be made: {parent} is not a directory")]
+    ParentNotDirectory {
+        /// The entry.
+        path: EntryPath,
+        /// What stands where its parent should.
+        parent: EntryPath,
+    },
+    /// An entry refers to a content that no object holds.
+    #[error("{path}: its content is not stored")]
+    ContentMissing {
+        /// The entry.
+        path: EntryPath,
+    },
+    /// The database failed.
+    #[error("the catalog's database {file} failed")]
+    Database {
+        /// The file.
+        file: PathBuf,
+        /// What SQLite said.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// A row that no writer produces.
+    #[error("the catalog's database {file} is damaged ({what}); run `blockframe rebuild-catalog`")]
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// Which row, and what is wrong.
+        what: String,
+    },
+    /// A local file of the catalog failed.
+    #[error("cannot {operation} {file}")]
+    Local {
+        /// What was tried.
+        operation: &'static str,
+        /// The file.
+        file: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The archive failed.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// Bytes are not what they should be.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+}
+
+impl CatalogError {
+    /// For the adapters' tables.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::NotYet => ErrorClass::Internal,
+            Self::Locked { .. } => ErrorClass::Busy,
+            Self::ParentNotDirectory { .. } => ErrorClass::NotDirectory,
+            Self::ContentMissing { .. } => ErrorClass::Internal,
+            Self::Database { .. } => ErrorClass::Unavailable,
+            Self::Damaged { .. } | Self::Format(_) => ErrorClass::Damaged,
+            Self::Local { source, .. } => match source.kind() {
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorClass::NoSpace,
+                std::io::ErrorKind::PermissionDenied => ErrorClass::Denied,
+                std::io::ErrorKind::ReadOnlyFilesystem => ErrorClass::ReadOnly,
+                _ => ErrorClass::Unavailable,
+            },
+            Self::Store(error) => error.class(),
+            Self::Archive(error) => error.class(),
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! JSON documents that notice any flipped byte: manifest, descriptors.
+//!
+//! The document's last member is `"checksum": "<64 hex digits>"`: BLAKE3 of
+//! the whole file with those 64 digits replaced by `0`. White space counts.
+
+use super::FormatError;
+use crate::base::Digest;
+use serde::{Serialize, de::DeserializeOwned};
+
+const MARK: &[u8] = b"\"checksum\": \"";
+const END: &[u8] = b"\"\n}\n";
+
+/// The document's bytes, checksum included. `value` must serialise to an
+/// object with at least one member and none named `checksum`.
+pub fn seal<T: Serialize>(what: &'static str, value: &T) -> Result<Vec<u8>, FormatError> {
+    let mut bytes = serde_json::to_vec_pretty(value).map_err(|source| FormatError::Json { what, source })?;
+    if !bytes.ends_with(b"\n}") {
+        return Err(FormatError::invalid(what, "only a non-empty object can be sealed"));
+    }
+    bytes.truncate(bytes.len() - 2);
+    bytes.extend_from_slice(b",\n  ");
+    bytes.extend_from_slice(MARK);
+    let at = bytes.len();
+    bytes.extend_from_slice(&[b'0'; 64]);
+    bytes.extend_from_slice(END);
+    let digest = Digest::of(&bytes).to_hex();
+    bytes[at..at + 64].copy_from_slice(digest.as_bytes());
+    Ok(bytes)
+}
+
+/// Checks the checksum, then parses.
+pub fn open<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, FormatError> {
+    let body = unseal(bytes).ok_or(FormatError::Checksum { what })?;
+    serde_json::from_slice(&body).map_err(|source| FormatError::Json { what, source })
+}
+
+/// The document without its checksum member, if the checksum holds.
+fn unseal(bytes: &[u8]) -> Option<Vec<u8>> {
+    let at = bytes.len().checked_sub(END.len() + 64)?;
+    let head = bytes.get(..at)?;
+    if !bytes.ends_with(END) || !head.ends_with(MARK) {
+        return None;
+    }
+    let mut zeroed = bytes.to_vec();
+    zeroed[at..at + 64].fill(b'0');
+    if Digest::of(&zeroed).to_hex().as_bytes() != bytes.get(at..at + 64)? {
+        return None;
+    }
+    let mut body = head[..at - MARK.len()].to_vec();
+    while body.last().is_some_and(|&b| b != b',') {
+        body.pop();
+    }
+    body.pop();
+    body.extend_from_slice(b"\n}");
+    Some(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let value = BTreeMap::from([("a".to_string(), 1), ("b".to_string(), 2)]);
+        let bytes = seal("test", &value).unwrap();
+        assert_eq!(open::<BTreeMap<String, i32>>("test", &bytes).unwrap(), value);
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut bad = bytes.clone();
+                bad[at] ^= 1 << bit;
+                assert!(open::<BTreeMap<String, i32>>("test", &bad).is_err(), "byte {at} bit {bit}");
+            }
+        }
+        for cut in 0..bytes.len() {
+            assert!(open::<BTreeMap<String, i32>>("test", &bytes[..cut]).is_err());
+        }
+    }
+}

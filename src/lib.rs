@@ -1,0 +1,23 @@
+//! BlockFrame: an archive that mounts like a disk, heals like ZFS and stays
+//! readable without it.
+//!
+//! The layers, each importing only what stands above it in this list:
+//! [`base`] (ids, units, clock), [`format`] (bytes to checked types),
+//! [`codec`] (erasure code), [`merkle`] (leaf trees), [`store`] (where shards
+//! lie), [`archive`] (objects: write, read, heal), [`catalog`] (names),
+//! [`ingest`] (trees in, trees out), [`vfs`] (the mounted view), [`scrub`]
+//! (background verification), [`cli`]. `docs/ARCHITECTURE.md` tells the why.
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+pub mod archive;
+pub mod base;
+pub mod catalog;
+pub mod cli;
+pub mod codec;
+pub mod format;
+pub mod ingest;
+pub mod merkle;
+pub mod scrub;
+pub mod store;
+pub mod vfs;
