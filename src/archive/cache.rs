@@ -1,10 +1,10 @@
 //! What an archive keeps of its objects: open files, leaf tables, manifests,
 //! and which shards were found unusable a moment ago. All bounded.
 
-use super::object::{Object, ObjectRef};
 use super::encode::lock;
+use super::object::ObjectRef;
 use crate::base::{Digest, ShardIndex, Timestamp};
-use crate::format::BlockId;
+use crate::format::{BlockId, Manifest};
 use crate::merkle::LeafHash;
 use crate::store::StoredFile;
 use lru::LruCache;
@@ -23,7 +23,7 @@ pub(super) struct ShardAddress {
 pub(super) type LeafTable = Arc<[LeafHash]>;
 
 const OPEN_FILES: usize = 256;
-const OBJECTS: usize = 256;
+const MANIFESTS: usize = 256;
 const SUSPECTS: usize = 4096;
 /// Bytes of leaf tables: enough for 16 GiB of shards.
 const TABLE_BYTES: usize = 32 << 20;
@@ -34,7 +34,7 @@ const SUSPECT_SECONDS: i64 = 30;
 pub(super) struct Caches {
     files: Mutex<LruCache<ShardAddress, Arc<dyn StoredFile>>>,
     tables: Mutex<Tables>,
-    objects: Mutex<LruCache<ObjectRef, Arc<Object>>>,
+    manifests: Mutex<LruCache<ObjectRef, Arc<Manifest>>>,
     suspects: Mutex<LruCache<ShardAddress, i64>>,
 }
 
@@ -53,7 +53,7 @@ impl Default for Caches {
         Self {
             files: Mutex::new(LruCache::new(bound(OPEN_FILES))),
             tables: Mutex::new(Tables { lru: LruCache::unbounded(), bytes: 0 }),
-            objects: Mutex::new(LruCache::new(bound(OBJECTS))),
+            manifests: Mutex::new(LruCache::new(bound(MANIFESTS))),
             suspects: Mutex::new(LruCache::new(bound(SUSPECTS))),
         }
     }
@@ -90,12 +90,12 @@ impl Caches {
         }
     }
 
-    pub(super) fn object(&self, reference: &ObjectRef) -> Option<Arc<Object>> {
-        lock(&self.objects).get(reference).cloned()
+    pub(super) fn manifest(&self, reference: &ObjectRef) -> Option<Arc<Manifest>> {
+        lock(&self.manifests).get(reference).cloned()
     }
 
-    pub(super) fn keep_object(&self, reference: ObjectRef, object: Arc<Object>) {
-        lock(&self.objects).put(reference, object);
+    pub(super) fn keep_manifest(&self, reference: ObjectRef, manifest: Arc<Manifest>) {
+        lock(&self.manifests).put(reference, manifest);
     }
 
     /// Whether the shard was found unusable a moment ago.

@@ -78,7 +78,13 @@ impl Object {
     ///
     /// Crash argument: the range was bad before; a write that is torn leaves
     /// it bad, and the other shards still restore it.
-    pub(super) fn heal_leaves(&self, block: &BlockGeometry, shard: ShardIndex, range: ShardRange, bytes: &[u8]) -> bool {
+    pub(super) fn heal_leaves(
+        &self,
+        block: &BlockGeometry,
+        shard: ShardIndex,
+        range: ShardRange,
+        bytes: &[u8],
+    ) -> bool {
         let shared = self.shared();
         let file = self.shard_file_name(block, shard);
         let result = self.write_back(block, shard, range, bytes);
@@ -154,7 +160,12 @@ impl Object {
     }
 
     /// Heals leaves of a shard that are known to be bad: decodes and writes them back.
-    pub(super) fn heal_known_bad(&self, block: &BlockGeometry, shard: ShardIndex, bad: &[LeafIndex]) -> ArchiveResult<bool> {
+    pub(super) fn heal_known_bad(
+        &self,
+        block: &BlockGeometry,
+        shard: ShardIndex,
+        bad: &[LeafIndex],
+    ) -> ArchiveResult<bool> {
         let mut all = true;
         for run in runs(bad, block.shard_len(shard)) {
             let bytes = self.recover(block, shard, run, super::recover::Codes::InnerAndOuter)?;

@@ -11,9 +11,9 @@ use crate::base::units::leaf_count;
 use crate::base::{LeafIndex, ShardIndex, ShardRange};
 use crate::format::tree::{has_tree, tree_is_whole, tree_len};
 use crate::format::{BlockGeometry, BlockId, layout};
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// How closely to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,7 +105,7 @@ impl Archive {
         let copies = self.shared.read_manifests(&reference.name, Some(reference.root))?;
         let bad_manifests = copies.bad.iter().map(|(copy, error)| (*copy, describe(error))).collect();
         let ManifestCopies { manifest, .. } = copies;
-        let object = Object::new(self.shared.clone(), manifest)?;
+        let object = Object::new(self.shared.clone(), Arc::new(manifest))?;
         let mut damaged = Vec::new();
         let mut verified = 0;
         for id in object.manifest().geometry().block_ids() {
@@ -148,10 +148,9 @@ impl Object {
                 match self.open_file(&self.shard_file_name(block, shard)) {
                     Err(error) => ShardState::Unusable(ShardFault::of(&error)),
                     Ok(file) if file.len() == expected => ShardState::Healthy,
-                    Ok(file) => ShardState::Damaged {
-                        leaves: leaves_behind(file.len(), expected),
-                        wrong_len: Some(file.len()),
-                    },
+                    Ok(file) => {
+                        ShardState::Damaged { leaves: leaves_behind(file.len(), expected), wrong_len: Some(file.len()) }
+                    }
                 }
             })
             .collect();
@@ -264,7 +263,8 @@ impl Object {
     fn lost_ranges(&self, damaged: &[BlockHealth]) -> Vec<LostRange> {
         let geometry = self.manifest().geometry();
         let mut lost = Vec::new();
-        let mut groups: BTreeMap<Option<u32>, Vec<(BlockGeometry, BTreeMap<LeafIndex, Vec<ShardIndex>>)>> = BTreeMap::new();
+        let mut groups: BTreeMap<Option<u32>, Vec<(BlockGeometry, BTreeMap<LeafIndex, Vec<ShardIndex>>)>> =
+            BTreeMap::new();
         for health in damaged {
             let Some(block) = geometry.block(health.id) else { continue };
             let beyond = self.beyond_inner(&block, health);
@@ -292,7 +292,9 @@ impl Object {
                 for (leaf, shards) in beyond {
                     let data_lost = |shard: &ShardIndex| missing.get(&(*leaf, *shard)).is_some_and(|&n| n > bearable);
                     let any_lost = shards.iter().any(data_lost);
-                    for shard in shards.iter().filter(|shard| if block.is_data(**shard) { data_lost(shard) } else { any_lost }) {
+                    for shard in
+                        shards.iter().filter(|shard| if block.is_data(**shard) { data_lost(shard) } else { any_lost })
+                    {
                         lost.push(LostRange {
                             block: block.id,
                             shard: *shard,
@@ -353,10 +355,4 @@ fn join_ranges(mut lost: Vec<LostRange>) -> Vec<LostRange> {
         }
     }
     joined
-}
-
-/// The shards of a block that are not healthy.
-pub(super) fn unhealthy(health: &BlockHealth) -> BTreeSet<ShardIndex> {
-    let states = health.shards.iter().zip(0..);
-    states.filter(|(state, _)| **state != ShardState::Healthy).map(|(_, index)| ShardIndex::new(index)).collect()
 }

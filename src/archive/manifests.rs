@@ -28,14 +28,17 @@ impl Archive {
     ///
     /// Errors: `ManifestLost` when no copy is good.
     pub fn object(&self, reference: &ObjectRef) -> ArchiveResult<Arc<Object>> {
-        if let Some(object) = self.shared.caches.object(reference) {
-            return Ok(object);
-        }
-        let copies = self.shared.read_manifests(&reference.name, Some(reference.root))?;
-        self.shared.heal_manifests(&copies);
-        let object = Arc::new(Object::new(self.shared.clone(), copies.manifest)?);
-        self.shared.caches.keep_object(reference.clone(), object.clone());
-        Ok(object)
+        let manifest = match self.shared.caches.manifest(reference) {
+            Some(manifest) => manifest,
+            None => {
+                let copies = self.shared.read_manifests(&reference.name, Some(reference.root))?;
+                self.shared.heal_manifests(&copies);
+                let manifest = Arc::new(copies.manifest);
+                self.shared.caches.keep_manifest(reference.clone(), manifest.clone());
+                manifest
+            }
+        };
+        Ok(Arc::new(Object::new(self.shared.clone(), manifest)?))
     }
 
     /// The manifest of an object that the catalog does not know (yet): its

@@ -24,11 +24,11 @@ pub struct ObjectRef {
 pub struct Object {
     shared: Arc<Shared>,
     prefix: StoreKey,
-    manifest: Manifest,
+    manifest: Arc<Manifest>,
 }
 
 impl Object {
-    pub(super) fn new(shared: Arc<Shared>, manifest: Manifest) -> ArchiveResult<Self> {
+    pub(super) fn new(shared: Arc<Shared>, manifest: Arc<Manifest>) -> ArchiveResult<Self> {
         let prefix = shared.key(manifest.name.as_str())?;
         Ok(Self { shared, prefix, manifest })
     }
@@ -101,11 +101,8 @@ impl Object {
         buffer: &mut [u8],
     ) -> ArchiveResult<()> {
         let suspect = self.shared.caches.is_suspect(&self.address(block, shard), self.shared.clock.now());
-        let mut outcome = if suspect {
-            Err(ShardFault::Missing)
-        } else {
-            self.read_leaves(block, shard, range, buffer)
-        };
+        let mut outcome =
+            if suspect { Err(ShardFault::Missing) } else { self.read_leaves(block, shard, range, buffer) };
         if outcome == Err(ShardFault::NoLeafTable) {
             // The bytes may be good, and only their hashes bad.
             self.leaf_table(block, shard, Codes::InnerAndOuter)?;

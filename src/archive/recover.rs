@@ -33,7 +33,12 @@ struct Column {
 impl Object {
     /// The leaf table of a shard: its own, or computed from what the other
     /// shards say it was.
-    pub(super) fn leaf_table(&self, block: &BlockGeometry, shard: ShardIndex, codes: Codes) -> ArchiveResult<LeafTable> {
+    pub(super) fn leaf_table(
+        &self,
+        block: &BlockGeometry,
+        shard: ShardIndex,
+        codes: Codes,
+    ) -> ArchiveResult<LeafTable> {
         if let Some(table) = self.own_leaf_table(block, shard) {
             return Ok(table);
         }
@@ -51,7 +56,12 @@ impl Object {
             at = range.end();
         }
         if builder.finish() != root {
-            return Err(self.lost(block, shard, ShardRange::between(0, len), "the other shards do not restore it".into()));
+            return Err(self.lost(
+                block,
+                shard,
+                ShardRange::between(0, len),
+                "the other shards do not restore it".into(),
+            ));
         }
         let table: LeafTable = leaves.into();
         self.shared().caches.keep_table(self.address(block, shard), table.clone());
@@ -199,9 +209,15 @@ impl Object {
         ErasureCode::new(block.k, block.m).decode(&present, wanted).map_err(ArchiveError::Code)
     }
 
-    fn decode_across_blocks(&self, block: &BlockGeometry, wanted: ShardIndex, part: ShardRange) -> ArchiveResult<Vec<u8>> {
+    fn decode_across_blocks(
+        &self,
+        block: &BlockGeometry,
+        wanted: ShardIndex,
+        part: ShardRange,
+    ) -> ArchiveResult<Vec<u8>> {
         let geometry = *self.manifest().geometry();
-        let lost = || self.lost(block, wanted, part.clamp_to(block.shard_len(wanted)), "the outer code is exhausted".into());
+        let lost =
+            || self.lost(block, wanted, part.clamp_to(block.shard_len(wanted)), "the outer code is exhausted".into());
         let outer = geometry.outer().ok_or_else(lost)?;
         let group = match block.id {
             BlockId::Data(index) => geometry.group_of(index).ok_or_else(lost)?,
@@ -243,14 +259,21 @@ impl Object {
         if present.len() < usize::from(k) {
             return Err(lost());
         }
-        let present: Vec<(ShardIndex, &[u8])> = present.iter().map(|(shard, bytes)| (*shard, bytes.as_slice())).collect();
+        let present: Vec<(ShardIndex, &[u8])> =
+            present.iter().map(|(shard, bytes)| (*shard, bytes.as_slice())).collect();
         let mut bytes = ErasureCode::new(k, outer.m).decode(&present, place).map_err(ArchiveError::Code)?;
         bytes.resize(part.len() as usize, 0);
         Ok(bytes)
     }
 
     /// The error for bytes that are gone, in terms of the content where they are content.
-    pub(super) fn lost(&self, block: &BlockGeometry, shard: ShardIndex, range: ShardRange, detail: String) -> ArchiveError {
+    pub(super) fn lost(
+        &self,
+        block: &BlockGeometry,
+        shard: ShardIndex,
+        range: ShardRange,
+        detail: String,
+    ) -> ArchiveError {
         let geometry = self.manifest().geometry();
         let base = match block.id {
             BlockId::Data(_) if block.is_data(shard) => {

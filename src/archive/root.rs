@@ -49,11 +49,7 @@ impl Archive {
     ///
     /// Errors: `NoArchive`; `DescriptorLost` when no copy is good; `Format`
     /// for a version that this program does not know.
-    pub fn open(
-        store: Arc<dyn BlockStore>,
-        clock: Arc<dyn Clock>,
-        events: Arc<dyn EventSink>,
-    ) -> ArchiveResult<Self> {
+    pub fn open(store: Arc<dyn BlockStore>, clock: Arc<dyn Clock>, events: Arc<dyn EventSink>) -> ArchiveResult<Self> {
         store.health_check().map_err(|error| match error.kind() {
             StoreErrorKind::NotFound => ArchiveError::NoArchive { store: store.label().into() },
             _ => error.into(),
@@ -66,7 +62,9 @@ impl Archive {
                 Ok(bytes) => match StoreDescriptor::from_bytes(&bytes) {
                     Ok(descriptor) if good.is_none() => good = Some((descriptor, bytes)),
                     Ok(_) if good.as_ref().is_some_and(|(_, first)| *first == bytes) => {}
-                    Ok(_) => bad.push((name, FormatError::invalid("store descriptor", "it differs from the first copy"))),
+                    Ok(_) => {
+                        bad.push((name, FormatError::invalid("store descriptor", "it differs from the first copy")))
+                    }
                     Err(error @ FormatError::Version { .. }) => return Err(error.into()),
                     Err(error) => bad.push((name, error)),
                 },

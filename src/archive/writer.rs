@@ -150,8 +150,8 @@ impl Archive {
     /// Moves a finished object into place. An object of that name that is
     /// there already and whole is kept; one that is not is set aside.
     fn publish_object(&self, staging: &StoreKey, manifest: Manifest) -> ArchiveResult<WrittenObject> {
-        let target = StoreKey::new(manifest.name.as_str())
-            .map_err(|error| StoreError::bad_key(self.store().label(), error))?;
+        let target =
+            StoreKey::new(manifest.name.as_str()).map_err(|error| StoreError::bad_key(self.store().label(), error))?;
         match self.store().publish(staging, &target) {
             Ok(()) => return Ok(WrittenObject { manifest, already_there: false }),
             Err(error) if error.kind() == StoreErrorKind::Exists => {}
@@ -243,10 +243,8 @@ pub(super) fn finish_block(
 ) -> ArchiveResult<BlockRoots> {
     let leaves = block.take_leaves();
     let missing = || ArchiveError::Internal("a shard without leaves was written".into());
-    let shards: Vec<Digest> = leaves
-        .iter()
-        .map(|leaves| crate::merkle::root(leaves).ok_or_else(missing))
-        .collect::<ArchiveResult<_>>()?;
+    let shards: Vec<Digest> =
+        leaves.iter().map(|leaves| crate::merkle::root(leaves).ok_or_else(missing)).collect::<ArchiveResult<_>>()?;
     let roots = BlockRoots::new(shards);
     block.finish(queue)?;
     let shape = block.geometry();

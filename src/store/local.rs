@@ -193,6 +193,15 @@ impl LocalStore {
         source.sync()
     }
 
+    fn replace_inner(&self, from: &StoreKey, to: &StoreKey) -> io::Result<()> {
+        let (source, from_name) = self.parent(from)?;
+        let (target, to_name) = self.make_parent(to, Names::Durable)?;
+        source.rename(OsStr::new(from_name), &target, OsStr::new(to_name))?;
+        self.latched().remove(to);
+        target.sync()?;
+        source.sync()
+    }
+
     fn write_range_inner(&self, key: &StoreKey, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let (directory, name) = self.parent(key)?;
         let file = directory.open_file_for_update(name)?;
@@ -271,6 +280,10 @@ impl BlockStore for LocalStore {
             let key = if is_occupied(&error) { to } else { from };
             self.error("publish", key, error)
         })
+    }
+
+    fn replace(&self, from: &StoreKey, to: &StoreKey) -> StoreResult<()> {
+        self.replace_inner(from, to).map_err(|error| self.error("replace", to, error))
     }
 
     fn write_range(&self, key: &StoreKey, offset: u64, bytes: &[u8]) -> StoreResult<()> {

@@ -73,6 +73,10 @@ pub trait BlockStore: Send + Sync + Debug {
     /// Errors: `Exists` when there is anything at `to`, which then is untouched.
     fn publish(&self, from: &StoreKey, to: &StoreKey) -> StoreResult<()>;
 
+    /// Moves the file `from`, which was synced, to `to`, durably and in one
+    /// step; a file that stood at `to` is gone.
+    fn replace(&self, from: &StoreKey, to: &StoreKey) -> StoreResult<()>;
+
     /// Overwrites bytes of an existing file in place, durably. Only with the
     /// capability `range_write`; never extends the file.
     fn write_range(&self, key: &StoreKey, offset: u64, bytes: &[u8]) -> StoreResult<()>;
