@@ -102,6 +102,16 @@ pub struct Progress {
 }
 
 impl Progress {
+    /// Whether somebody sees it.
+    pub fn is_shown(&self) -> bool {
+        !self.bar.is_hidden()
+    }
+
+    /// Runs `print`, which writes to the screen, with the bar out of its way.
+    pub fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
+        self.bar.suspend(print)
+    }
+
     /// The work turned out to be of `total` bytes.
     pub fn set_total(&self, total: u64) {
         self.bar.set_length(total);
