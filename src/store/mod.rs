@@ -5,11 +5,14 @@ mod directory;
 mod error;
 mod key;
 mod local;
+mod memory;
 mod publish;
+mod random;
 
 pub use error::{StoreError, StoreErrorKind};
 pub use key::{KeyError, StoreKey};
 pub use local::LocalStore;
+pub use memory::MemoryStore;
 pub use publish::{is_temporary_name, publish_file, sync_directory};
 
 use std::fmt::Debug;
