@@ -3,6 +3,7 @@
 
 mod directory;
 mod error;
+mod fault;
 mod key;
 mod local;
 mod memory;
@@ -10,6 +11,7 @@ mod publish;
 mod random;
 
 pub use error::{StoreError, StoreErrorKind};
+pub use fault::{Counters, Fault, FaultStore, Operation};
 pub use key::{KeyError, StoreKey};
 pub use local::LocalStore;
 pub use memory::MemoryStore;
