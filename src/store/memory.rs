@@ -171,10 +171,6 @@ impl MemoryStore {
         let found = self.names().current.get(key).cloned();
         found.ok_or_else(|| self.error(StoreErrorKind::NotFound, operation, key))
     }
-
-    fn offset(&self, operation: &'static str, key: &StoreKey, offset: u64, len: usize) -> StoreResult<usize> {
-        in_memory(offset, len).ok_or_else(|| self.error(StoreErrorKind::NoSpace, operation, key))
-    }
 }
 
 impl Names {
@@ -274,11 +270,10 @@ impl BlockStore for MemoryStore {
 
     fn write_range(&self, key: &StoreKey, offset: u64, bytes: &[u8]) -> StoreResult<()> {
         let inode = self.find("write to", key)?;
-        let start = self.offset("write to", key, offset, bytes.len())?;
         let mut content = inode.content();
-        if start + bytes.len() > content.current.len() {
-            return Err(self.error(StoreErrorKind::ShortRead, "write to", key));
-        }
+        let start = in_memory(offset, bytes.len())
+            .filter(|start| start + bytes.len() <= content.current.len())
+            .ok_or_else(|| self.error(StoreErrorKind::ShortRead, "write to", key))?;
         content.write(start, bytes);
         content.sync();
         Ok(())
