@@ -3,13 +3,18 @@
 
 mod directory;
 mod error;
+mod fault;
 mod key;
 mod local;
+mod memory;
 mod publish;
+mod random;
 
 pub use error::{StoreError, StoreErrorKind};
+pub use fault::{Counters, Fault, FaultStore, Operation};
 pub use key::{KeyError, StoreKey};
 pub use local::LocalStore;
+pub use memory::MemoryStore;
 pub use publish::{is_temporary_name, publish_file, sync_directory};
 
 use std::fmt::Debug;
