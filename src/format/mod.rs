@@ -10,6 +10,7 @@ pub mod geometry;
 pub mod layout;
 pub mod manifest;
 pub mod sealed_json;
+pub mod tree;
 mod tar_header;
 
 pub use bundle::{BundleBuilder, BundleRow, BundleTable};
