@@ -10,6 +10,8 @@ mod plan;
 mod problem;
 mod report;
 
+mod restore;
+mod restore_node;
 mod source;
 mod spool;
 mod stream;
@@ -21,6 +23,7 @@ pub use plan::{Plan, ProfileCost, TierCost, plan};
 pub use problem::Problem;
 pub use report::{CommitReport, FileReport, Outcome, Reporter};
 
+pub use restore::{RestoreOutcome, RestoreReport, RestoreReporter, RestoreRequest, Restored, restore};
 pub use spool::Spool;
 pub use stream::stream;
 pub use walk::{CommitItem, CommitSource};
