@@ -268,6 +268,19 @@ impl BlockStore for MemoryStore {
         Ok(())
     }
 
+    fn replace(&self, from: &StoreKey, to: &StoreKey) -> StoreResult<()> {
+        let mut names = self.names();
+        let inode = names.current.get(from).cloned().ok_or_else(|| self.error(StoreErrorKind::NotFound, "replace", from))?;
+        if !names.current.contains_key(to) && !names.is_free_for_file(to) {
+            return Err(self.error(StoreErrorKind::Exists, "replace", to));
+        }
+        names.current.remove(from);
+        names.durable.remove(from);
+        names.current.insert(to.clone(), Arc::clone(&inode));
+        names.durable.insert(to.clone(), inode);
+        Ok(())
+    }
+
     fn write_range(&self, key: &StoreKey, offset: u64, bytes: &[u8]) -> StoreResult<()> {
         let inode = self.find("write to", key)?;
         let mut content = inode.content();

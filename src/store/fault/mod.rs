@@ -265,6 +265,10 @@ impl BlockStore for FaultStore {
         self.shared.run_plain(Operation::Publish, to.as_str(), || self.inner.publish(from, to))
     }
 
+    fn replace(&self, from: &StoreKey, to: &StoreKey) -> StoreResult<()> {
+        self.shared.run_plain(Operation::Publish, to.as_str(), || self.inner.replace(from, to))
+    }
+
     fn write_range(&self, key: &StoreKey, offset: u64, bytes: &[u8]) -> StoreResult<()> {
         // In place: a full store can still do it.
         self.shared.run(Operation::WriteRange, key.as_str(), 0, |verdict| {
