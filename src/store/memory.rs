@@ -422,9 +422,10 @@ mod tests {
             let file = store.create(&key("tmp/1/data")).unwrap();
             file.write_at(0, &[5; 3000]).unwrap();
             file.sync().unwrap();
+            store.write(&key("tmp/1/manifest"), b"{}").unwrap();
             store.publish(&key("tmp/1"), &key("object")).unwrap();
             store.crash(seed);
-            assert_eq!(store.keys(), [key("object/data")], "seed {seed}");
+            assert_eq!(store.keys(), [key("object/data"), key("object/manifest")], "seed {seed}");
             assert_eq!(store.read(&key("object/data"), 9999).unwrap(), [5; 3000], "seed {seed}");
         }
     }

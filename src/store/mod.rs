@@ -90,7 +90,7 @@ pub trait BlockStore: Send + Sync + Debug {
     /// empty may be removed.
     fn delete(&self, key: &StoreKey) -> StoreResult<()>;
 
-    /// Deletes everything below a prefix; a missing one is no error.
+    /// Deletes everything at and below a prefix; a missing one is no error.
     fn delete_prefix(&self, prefix: &StoreKey) -> StoreResult<()>;
 
     /// The names directly below `prefix` (`None`: the store's top), sorted;
