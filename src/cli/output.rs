@@ -57,7 +57,12 @@ impl Output {
 
     /// Bytes as they are: content, completions, man pages.
     pub fn write(&self, bytes: &[u8]) -> CliResult<()> {
-        self.locked().write_all(bytes).map_err(write_error)
+        self.write_bytes(bytes).map_err(write_error)
+    }
+
+    /// As [`Self::write`], with the operating system's own error.
+    pub fn write_bytes(&self, bytes: &[u8]) -> io::Result<()> {
+        self.locked().write_all(bytes)
     }
 
     /// Sends what is buffered.

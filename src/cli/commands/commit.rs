@@ -3,7 +3,7 @@
 use crate::base::ErrorClass;
 use crate::cli::args::CommitArgs;
 use crate::cli::context::{Context, OpenArchive};
-use crate::cli::error::{CliError, CliResult};
+use crate::cli::error::{CliError, CliResult, chain};
 use crate::cli::exit::ExitStatus;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::namespace::parse_path;
@@ -109,16 +109,6 @@ fn print_file(out: &Output, report: &FileReport) -> CliResult<()> {
     let mut line = out.name(report.path.as_bytes());
     line.extend_from_slice(format!("  tier {tier}  {}  {hash}  {word}", units::size(report.size)).as_bytes());
     out.raw_line(&line)
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 fn summary(out: &Output, report: &CommitReport) -> CliResult<()> {

@@ -1,14 +1,17 @@
 //! The commands, one subject a file.
 
 mod cat;
+mod commit;
 mod completions;
 mod config;
 mod damage;
 mod doctor;
 mod gc;
+mod get;
 mod health;
 mod init;
 mod ls;
+mod plan;
 mod status;
 
 use super::args::{Command, ConfigCommand};
@@ -28,6 +31,9 @@ pub fn needs_no_configuration(command: &Command) -> bool {
 pub fn run(context: &Context, command: &Command) -> CliResult<ExitStatus> {
     match command {
         Command::Init(args) => init::run(context, args),
+        Command::Commit(args) => commit::run(context, args),
+        Command::Get(args) => get::run(context, args),
+        Command::Plan(args) => plan::run(context, args),
         Command::Ls(args) => ls::ls(context, args),
         Command::Find(args) => ls::find(context, args),
         Command::Stat(args) => ls::stat(context, args),
