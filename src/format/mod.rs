@@ -6,6 +6,7 @@ pub mod binary;
 pub mod descriptor;
 pub mod entry;
 pub mod geometry;
+pub mod journal;
 pub mod layout;
 pub mod manifest;
 pub mod sealed_json;
