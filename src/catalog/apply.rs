@@ -19,12 +19,13 @@ pub(super) struct Applier<'d> {
     /// Pieces of the journal are missing: what does not fit is left out
     /// instead of being an error.
     lenient: bool,
+    misfits: u64,
 }
 
 impl<'d> Applier<'d> {
     pub(super) fn new(database: &'d Database, lenient: bool) -> CatalogResult<Self> {
         let counters = database.counters()?;
-        Ok(Self { database, counters, object: None, latest: None, lenient })
+        Ok(Self { database, counters, object: None, latest: None, lenient, misfits: 0 })
     }
 
     /// The inode number that a new node gets.
@@ -53,7 +54,13 @@ impl<'d> Applier<'d> {
         }
     }
 
-    fn misfit(&self, what: impl FnOnce() -> String) -> CatalogResult<()> {
+    /// Records that were left out.
+    pub(super) fn misfits(&self) -> u64 {
+        self.misfits
+    }
+
+    fn misfit(&mut self, what: impl FnOnce() -> String) -> CatalogResult<()> {
+        self.misfits += 1;
         if self.lenient { Ok(()) } else { Err(self.database.damaged(what())) }
     }
 
@@ -190,6 +197,7 @@ impl<'d> Applier<'d> {
 
     fn set_dirent(&mut self, parent: i64, name: &[u8], ino: i64) -> CatalogResult<()> {
         if self.lenient && self.database.child(parent, name)?.is_some() {
+            self.misfits += 1;
             self.remove_dirent(parent, name)?;
         }
         self.execute(

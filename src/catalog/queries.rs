@@ -78,12 +78,11 @@ impl Database {
     /// At most `limit` names of a directory after `after`, with their nodes.
     pub(super) fn page(&self, parent: i64, after: &[u8], limit: usize) -> CatalogResult<Vec<NamedInode>> {
         // Names are never empty, so the empty name stands before all of them.
-        let mut statement = self.run(|connection| {
-            connection.prepare_cached(
-                "SELECT d.name, d.ino, d.crc, i.links, i.body FROM dirent d LEFT JOIN inode i ON i.ino = d.ino
-                 WHERE d.parent = ?1 AND d.name > ?2 ORDER BY d.name LIMIT ?3",
-            )
-        })?;
+        let statement = self.connection.prepare_cached(
+            "SELECT d.name, d.ino, d.crc, i.links, i.body FROM dirent d LEFT JOIN inode i ON i.ino = d.ino
+             WHERE d.parent = ?1 AND d.name > ?2 ORDER BY d.name LIMIT ?3",
+        );
+        let mut statement = statement.map_err(|error| self.failed(error))?;
         let mut rows = statement.query((parent, after, limit as i64)).map_err(|error| self.failed(error))?;
         let mut page = Vec::new();
         while let Some(row) = rows.next().map_err(|error| self.failed(error))? {

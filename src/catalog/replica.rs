@@ -49,22 +49,20 @@ pub(super) struct Span {
 pub(super) struct Scan {
     pub(super) kind: FileKind,
     pub(super) start: u64,
-    /// The place after the header; `None` when the header is bad.
-    pub(super) header: Option<ChainHead>,
+    /// The places before and after the header; `None` when the header is bad.
+    pub(super) header: Option<(ChainHead, ChainHead)>,
     /// All complete groups.
     pub(super) spans: Vec<Span>,
     /// How many of them are linked to the header without a gap.
     pub(super) linked: usize,
     /// The first thing that is wrong, and where.
     pub(super) fault: Option<String>,
-    /// Length of the file, bytes.
-    pub(super) length: u64,
 }
 
 impl Scan {
     /// The place up to which everything is linked: bytes, and chain.
     pub(super) fn end(&self) -> Option<Head> {
-        let header = self.header?;
+        let (_, header) = self.header?;
         Some(match self.spans[..self.linked].last() {
             Some(span) => Head { file: self.start, length: span.offset + span.length, chain: span.after },
             None => Head { file: self.start, length: BLOCK_LEN as u64, chain: header },
@@ -138,7 +136,7 @@ impl Replica {
     /// Reads a file through and tells what it holds. Damage is part of the answer.
     pub(super) fn scan(&self, kind: FileKind, start: u64) -> CatalogResult<Scan> {
         let file = self.store.open(&self.key(&kind.file_name(start))?)?;
-        let mut scanner = Scanner::new(self.archive, kind, start, file.len());
+        let mut scanner = Scanner::new(self.archive, kind, start);
         read_blocks(&*file, 0, file.len(), &mut |offset, bytes| scanner.take(offset, bytes));
         Ok(scanner.scan)
     }
@@ -307,8 +305,8 @@ struct Scanner {
 }
 
 impl Scanner {
-    fn new(archive: ArchiveId, kind: FileKind, start: u64, length: u64) -> Self {
-        let scan = Scan { kind, start, header: None, spans: Vec::new(), linked: 0, fault: None, length };
+    fn new(archive: ArchiveId, kind: FileKind, start: u64) -> Self {
+        let scan = Scan { kind, start, header: None, spans: Vec::new(), linked: 0, fault: None };
         Self { archive, scan, expected: None, open: None, unbroken: true }
     }
 
@@ -364,7 +362,7 @@ impl Scanner {
             }
             Ok(_) => {
                 let after = place_after(block, bytes);
-                self.scan.header = Some(after);
+                self.scan.header = Some((block.place, after));
                 self.expected = Some(after);
             }
         }
