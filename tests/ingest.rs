@@ -6,13 +6,14 @@
 mod kit;
 
 use blockframe::archive::Archive;
-use blockframe::base::{ContentHash, ContentRange, Timestamp};
+use blockframe::base::{ContentHash, ContentRange, ErrorClass, SystemClock, Timestamp};
 use blockframe::catalog::{Catalog, CatalogWriter, Inode, ObjectRecord};
 use blockframe::format::{BundleTable, Entry, EntryPath, NodeBody, ObjectKind, layout};
 use blockframe::ingest::{
     CommitItem, CommitReport, CommitRequest, FileReport, IngestError, IngestResult, Outcome, Problem, Reporter,
     RestoreReport, RestoreRequest, commit, restore, stream,
 };
+use blockframe::store::{Fault, FaultStore, Operation, StoreErrorKind};
 use kit::{Fixture, content, files_below, scratch, tiny_descriptor};
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -26,6 +27,7 @@ use tempfile::TempDir;
 /// An archive with its catalog, and a directory to commit from.
 struct Bench {
     fixture: Fixture,
+    faults: Arc<FaultStore>,
     archive: Arc<Archive>,
     catalog: Catalog,
     writer: CatalogWriter,
@@ -36,11 +38,12 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let fixture = Fixture::new(tiny_descriptor());
-        let archive = Arc::new(fixture.archive.clone());
+        let faults = Arc::new(FaultStore::new(fixture.store.clone(), 1));
+        let archive = Arc::new(Archive::open(faults.clone(), Arc::new(SystemClock), fixture.events.clone()).unwrap());
         let home = scratch();
         let catalog = Catalog::create(home.path(), &archive).unwrap();
         let writer = catalog.writer().unwrap();
-        Self { fixture, archive, catalog, writer, _home: home, work: scratch() }
+        Self { fixture, faults, archive, catalog, writer, _home: home, work: scratch() }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -523,6 +526,65 @@ fn an_interrupted_commit_shows_nothing_and_the_next_continues() {
         bench.restore("tree", "out");
         assert_eq!(picture(&bench.path("out/tree")), picture(&bench.path("tree")));
     }
+}
+
+#[test]
+fn a_full_store_ends_the_commit_keeps_what_is_whole_and_the_next_continues() {
+    for room in [0, 10_000, 100_000, 400_000] {
+        let bench = Bench::new();
+        make_tree(&bench.path("tree"));
+        bench.faults.limit_space(Some(room));
+        let error = bench.try_commit(vec![item(&bench.path("tree"))], &AtomicBool::new(false), &()).unwrap_err();
+        assert!(matches!(error, IngestError::StoreFull(_)), "{room}: {error}");
+        assert_eq!(error.class(), ErrorClass::NoSpace);
+        assert!(bench.resolve("tree").is_none(), "{room}: nothing is visible");
+        assert_eq!(bench.temporary_files(), 0, "{room}");
+        let kept = bench.objects();
+        bench.faults.heal();
+        let (report, _) = bench.commit(&["tree"]);
+        assert_eq!(report.failed, 0);
+        assert!(kept.iter().all(|object| bench.objects().contains(object)));
+        bench.restore("tree", "out");
+        assert_eq!(picture(&bench.path("out/tree")), picture(&bench.path("tree")));
+    }
+}
+
+#[test]
+fn whichever_write_fails_nothing_is_visible_and_the_next_commit_is_whole() {
+    let changes = |bench: &Bench| bench.faults.counters().calls_of(&Operation::CHANGES);
+    let total = {
+        let bench = Bench::new();
+        make_small_tree(&bench.path("tree"));
+        let before = changes(&bench);
+        bench.commit(&["tree"]);
+        changes(&bench) - before
+    };
+    assert!(total > 20, "{total}");
+    for at in 1..=total {
+        let bench = Bench::new();
+        make_small_tree(&bench.path("tree"));
+        bench.faults.inject(Fault::fail(StoreErrorKind::Io).on(&Operation::CHANGES).from_nth(at).times(1));
+        let result = bench.try_commit(vec![item(&bench.path("tree"))], &AtomicBool::new(false), &());
+        // Deleting a temporary file may fail without harm.
+        assert_eq!(bench.resolve("tree").is_some(), result.is_ok(), "change {at} of {total}");
+        bench.faults.heal();
+        let again = bench.try_commit(vec![item(&bench.path("tree"))], &AtomicBool::new(false), &());
+        assert_eq!(again.unwrap().failed, 0, "change {at} of {total}");
+        bench.restore("tree", "out");
+        assert_eq!(picture(&bench.path("out/tree")), picture(&bench.path("tree")), "change {at} of {total}");
+    }
+}
+
+/// Two bundles, two objects, a link and a duplicate.
+fn make_small_tree(root: &Path) {
+    fs::create_dir_all(root.join("d")).unwrap();
+    for index in 0..9 {
+        fs::write(root.join(format!("d/{index}")), content(900, index)).unwrap();
+    }
+    fs::write(root.join("large"), content(12_000, 1)).unwrap();
+    fs::write(root.join("larger"), content(25_000, 1)).unwrap();
+    fs::write(root.join("same"), content(900, 3)).unwrap();
+    symlink("d", root.join("link")).unwrap();
 }
 
 #[test]
