@@ -1,6 +1,7 @@
 //! What can go wrong with objects.
 
 use crate::base::{ContentRange, ErrorClass, ObjectName};
+use crate::codec::CodeError;
 use crate::format::FormatError;
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -10,9 +11,6 @@ pub type ArchiveResult<T> = Result<T, ArchiveError>;
 /// A failed archive operation.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
-    /// Placeholder while the module is being built.
-    #[error("not built yet")]
-    NotYet,
     /// The store has no archive.
     #[error("there is no archive in {store}; make one with `blockframe init {store}`, or name another with --archive")]
     NoArchive {
@@ -54,11 +52,13 @@ pub enum ArchiveError {
         why: String,
     },
     /// Damage beyond the parity.
-    #[error("object {object}: bytes {range} of its content are lost ({detail}); other ranges are readable")]
+    #[error("object {object}: bytes {range} are lost with {shard} ({detail}); other ranges are readable")]
     Unrecoverable {
         /// The object.
         object: ObjectName,
-        /// The range of the content.
+        /// The shard that held them.
+        shard: String,
+        /// The range of the content; of the shard, where that holds no content.
         range: ContentRange,
         /// Which shards are bad, and how.
         detail: String,
@@ -75,6 +75,12 @@ pub enum ArchiveError {
         /// Its length.
         len: u64,
     },
+    /// The user asked to stop.
+    #[error("interrupted; run the same command again to go on")]
+    Interrupted,
+    /// The erasure code refused.
+    #[error(transparent)]
+    Code(CodeError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -90,13 +96,15 @@ impl ArchiveError {
     /// For the adapters' tables.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::NotYet | Self::Internal(_) => ErrorClass::Internal,
+            Self::Internal(_) => ErrorClass::Internal,
+            Self::Interrupted => ErrorClass::Interrupted,
             Self::NoArchive { .. } => ErrorClass::Unavailable,
             Self::ArchiveExists { .. } => ErrorClass::Exists,
             Self::DescriptorLost { .. }
             | Self::ManifestLost { .. }
             | Self::ForeignManifest { .. }
-            | Self::Unrecoverable { .. } => ErrorClass::Unrecoverable,
+            | Self::Unrecoverable { .. }
+            | Self::Code(_) => ErrorClass::Unrecoverable,
             Self::SourceChanged | Self::Source(_) => ErrorClass::Busy,
             Self::TooLarge { .. } => ErrorClass::Invalid,
             Self::Store(error) if error.kind() == StoreErrorKind::NotFound => ErrorClass::Unrecoverable,

@@ -1,82 +1,94 @@
 //! Objects: written erasure-coded, read verified, healed when damaged.
 //! Takes readers and gives verified ranges; knows nothing of names.
 
+mod arena;
+mod cache;
+mod encode;
 mod error;
 mod event;
+mod heal;
+mod health;
+mod manifests;
 mod object;
+mod outer;
+mod recover;
+mod repair;
+mod root;
+mod shard;
+mod source;
 mod verified;
+mod writer;
 
 pub use error::{ArchiveError, ArchiveResult};
 pub use event::{Event, EventKind, EventSink, Verdict};
+pub use health::{BlockHealth, Depth, LostRange, ObjectHealth, ShardState};
 pub use object::{Object, ObjectRef};
+pub use repair::{RepairOutcome, RepairPlan, RepairStep};
+pub use shard::ShardFault;
+pub use source::ContentSource;
 pub use verified::VerifiedRange;
+pub use writer::{ObjectPlan, WriteControl, WrittenObject};
 
 use crate::base::{Clock, StoreId};
 use crate::format::ArchiveDescriptor;
-use crate::store::BlockStore;
+use crate::store::{BlockStore, StoreError, StoreKey};
 use std::sync::Arc;
 
-/// An open archive: its rules and the store that holds its objects.
-#[derive(Debug)]
+/// An open archive: its rules and the store that holds its objects. Cheap to clone.
+#[derive(Debug, Clone)]
 pub struct Archive {
+    shared: Arc<Shared>,
+}
+
+/// What an archive and its open objects have in common.
+#[derive(Debug)]
+struct Shared {
     descriptor: ArchiveDescriptor,
     store_id: StoreId,
     store: Arc<dyn BlockStore>,
     clock: Arc<dyn Clock>,
     events: Arc<dyn EventSink>,
+    caches: cache::Caches,
+    heals: heal::HealQueue,
 }
 
 impl Archive {
-    /// Makes a new archive in an empty store: writes the descriptor's copies
-    /// and the recovery text.
-    ///
-    /// Errors: `Exists` when the store holds an archive.
-    pub fn create(
-        store: Arc<dyn BlockStore>,
-        descriptor: ArchiveDescriptor,
-        failure_domain: String,
-    ) -> ArchiveResult<StoreId> {
-        let _ = (store, descriptor, failure_domain);
-        Err(ArchiveError::NotYet)
-    }
-
-    /// Opens the archive in `store`. A damaged copy of the descriptor is
-    /// healed from the other where the store can be written.
-    pub fn open(store: Arc<dyn BlockStore>, clock: Arc<dyn Clock>, events: Arc<dyn EventSink>) -> ArchiveResult<Self> {
-        let _ = (store, clock, events);
-        Err(ArchiveError::NotYet)
-    }
-
     /// The archive's rules.
     pub fn descriptor(&self) -> &ArchiveDescriptor {
-        &self.descriptor
+        &self.shared.descriptor
     }
 
     /// The store's identity.
     pub fn store_id(&self) -> StoreId {
-        self.store_id
+        self.shared.store_id
     }
 
     /// The store.
     pub fn store(&self) -> &Arc<dyn BlockStore> {
-        &self.store
+        &self.shared.store
     }
 
     /// The clock.
     pub fn clock(&self) -> &Arc<dyn Clock> {
-        &self.clock
+        &self.shared.clock
     }
 
     /// Where events go.
     pub fn events(&self) -> &Arc<dyn EventSink> {
-        &self.events
+        &self.shared.events
     }
 
-    /// Opens an object: loads its manifest (from the second copy when the
-    /// first is bad), checks it against the root that the catalog recorded,
-    /// and keeps it in a bounded cache.
-    pub fn object(&self, reference: &ObjectRef) -> ArchiveResult<Arc<Object>> {
-        let _ = reference;
-        Err(ArchiveError::NotYet)
+    fn below(&self, prefix: &StoreKey, path: &str) -> ArchiveResult<StoreKey> {
+        self.shared.below(prefix, path)
+    }
+}
+
+impl Shared {
+    fn key(&self, text: &str) -> ArchiveResult<StoreKey> {
+        Ok(StoreKey::new(text).map_err(|error| StoreError::bad_key(self.store.label(), error))?)
+    }
+
+    fn below(&self, prefix: &StoreKey, path: &str) -> ArchiveResult<StoreKey> {
+        Ok(prefix.join(path).map_err(|error| StoreError::bad_key(self.store.label(), error))?)
     }
 }

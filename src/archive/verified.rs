@@ -3,16 +3,18 @@
 use crate::base::ContentRange;
 
 /// Verified bytes of a content. Only the archive's reader makes them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct VerifiedRange {
     range: ContentRange,
-    bytes: Vec<u8>,
+    buffer: Vec<u8>,
+    /// Where in `buffer` the range begins: whole leaves are read, and less may have been asked for.
+    start: usize,
 }
 
 impl VerifiedRange {
-    pub(super) fn new(range: ContentRange, bytes: Vec<u8>) -> Self {
-        debug_assert_eq!(range.len(), bytes.len() as u64);
-        Self { range, bytes }
+    pub(super) fn new(range: ContentRange, buffer: Vec<u8>, start: usize) -> Self {
+        debug_assert!(start as u64 + range.len() <= buffer.len() as u64);
+        Self { range, buffer, start }
     }
 
     /// Which bytes of the content.
@@ -22,11 +24,11 @@ impl VerifiedRange {
 
     /// The bytes.
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+        &self.buffer[self.start..self.start + self.range.len() as usize]
     }
 
-    /// The bytes, owned.
-    pub fn into_bytes(self) -> Vec<u8> {
-        self.bytes
+    /// The memory, to be used by the next read.
+    pub fn into_buffer(self) -> Vec<u8> {
+        self.buffer
     }
 }

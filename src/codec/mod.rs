@@ -1,1 +1,5 @@
-//! TBD
+//! Codes over bytes: no I/O, no knowledge of files.
+
+mod erasure;
+
+pub use erasure::{CodeError, ErasureCode, UNIT};

@@ -241,7 +241,7 @@ impl TierRule {
         if self.tier == 0 {
             return bad("numbered 0");
         }
-        if self.k == 0 || self.k > MAX_K || self.m > MAX_M {
+        if self.k == 0 || self.k > MAX_K || self.m == 0 || self.m > MAX_M {
             return bad("k or m out of range");
         }
         if self.k > 1 && self.layout != TierLayout::Blocks {

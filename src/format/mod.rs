@@ -9,6 +9,7 @@ pub mod geometry;
 pub mod layout;
 pub mod manifest;
 pub mod sealed_json;
+pub mod tree;
 
 pub use descriptor::{ArchiveDescriptor, BundleRule, OuterCode, Profile, StoreDescriptor, TierLayout, TierRule};
 pub use entry::{Entry, EntryPath, FileContent, NodeBody, NodeMeta};

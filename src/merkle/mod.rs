@@ -1,1 +1,131 @@
-//! TBD
+//! BLAKE3 trees with leaves of 16 KiB, through `blake3::hazmat`: a tree's
+//! root is the plain BLAKE3 of the bytes, and a leaf's hash is the chaining
+//! value of its subtree.
+//!
+//! Source: BLAKE3 specification, section 2.1 (tree structure), and the
+//! documentation of `blake3::hazmat`.
+
+use crate::base::{Digest, LEAF_SIZE, LeafIndex};
+use blake3::hazmat::{HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
+
+/// The hash of one leaf: a chaining value, or, where the leaf is the whole
+/// content, its plain BLAKE3.
+pub type LeafHash = [u8; 32];
+
+/// Hashes a leaf of a content that has more than one leaf.
+pub fn leaf_hash(bytes: &[u8], leaf: LeafIndex) -> LeafHash {
+    leaf_hash_at(bytes, u64::from(leaf.get()))
+}
+
+/// As [`leaf_hash`], for contents with more leaves than a shard can have.
+pub fn leaf_hash_at(bytes: &[u8], leaf: u64) -> LeafHash {
+    debug_assert!(!bytes.is_empty() && bytes.len() as u64 <= LEAF_SIZE);
+    let mut hasher = blake3::Hasher::new();
+    hasher.set_input_offset(leaf * LEAF_SIZE);
+    hasher.update(bytes);
+    hasher.finalize_non_root()
+}
+
+/// Appends the hashes of the leaves of `bytes`, which begin at leaf `first`
+/// of a content of `content_len` bytes and end at a leaf's end or the content's.
+pub fn hash_leaves(bytes: &[u8], first: u64, content_len: u64, out: &mut Vec<LeafHash>) {
+    if content_len <= LEAF_SIZE {
+        out.push(*blake3::hash(bytes).as_bytes());
+        return;
+    }
+    for (at, leaf) in bytes.chunks(LEAF_SIZE as usize).enumerate() {
+        out.push(leaf_hash_at(leaf, first + at as u64));
+    }
+}
+
+/// Collects leaf hashes in order, holding one hash for each level.
+#[derive(Debug, Clone, Default)]
+pub struct RootBuilder {
+    stack: Vec<LeafHash>,
+    count: u64,
+}
+
+impl RootBuilder {
+    /// Takes the next leaf's hash.
+    pub fn push(&mut self, leaf: LeafHash) {
+        // Subtrees are merged only once a leaf follows them: the topmost
+        // merge is of another kind, and which one that is shows at the end.
+        let mut complete = self.count;
+        while complete > 0 && self.stack.len() as u32 > complete.count_ones() {
+            self.merge();
+        }
+        complete += 1;
+        self.stack.push(leaf);
+        self.count = complete;
+    }
+
+    fn merge(&mut self) {
+        if let (Some(right), Some(left)) = (self.stack.pop(), self.stack.pop()) {
+            self.stack.push(merge_subtrees_non_root(&left, &right, Mode::Hash));
+        }
+    }
+
+    /// The root; `None` when no leaf was pushed. A single leaf's hash is the root.
+    pub fn finish(mut self) -> Option<Digest> {
+        while self.stack.len() > 2 {
+            self.merge();
+        }
+        match self.stack.as_slice() {
+            [] => None,
+            [only] => Some(Digest::new(*only)),
+            [left, right, ..] => Some(merge_subtrees_root(left, right, Mode::Hash).into()),
+        }
+    }
+}
+
+/// The root of a content whose leaves have these hashes; `None` for none.
+pub fn root(leaves: &[LeafHash]) -> Option<Digest> {
+    let mut builder = RootBuilder::default();
+    leaves.iter().for_each(|leaf| builder.push(*leaf));
+    builder.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn root_of(bytes: &[u8]) -> Digest {
+        let mut leaves = Vec::new();
+        hash_leaves(bytes, 0, bytes.len() as u64, &mut leaves);
+        root(&leaves).unwrap()
+    }
+
+    #[test]
+    fn the_root_is_plain_blake3_at_awkward_sizes() {
+        let bytes: Vec<u8> = (0..17 * LEAF_SIZE + 5).map(|at| (at * 31 % 251) as u8).collect();
+        let leaf = LEAF_SIZE as usize;
+        for len in [
+            1,
+            63,
+            1024,
+            1025,
+            leaf - 1,
+            leaf,
+            leaf + 1,
+            2 * leaf,
+            3 * leaf,
+            4 * leaf + 1,
+            7 * leaf,
+            16 * leaf + 1024,
+            bytes.len(),
+        ] {
+            assert_eq!(root_of(&bytes[..len]), Digest::of(&bytes[..len]), "{len} bytes");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+        #[test]
+        fn the_root_is_plain_blake3(len in 1usize..40 * 16384, seed: u8) {
+            let mut bytes = vec![0; len];
+            blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut bytes);
+            prop_assert_eq!(root_of(&bytes), Digest::of(&bytes));
+        }
+    }
+}

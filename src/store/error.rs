@@ -48,7 +48,9 @@ impl StoreError {
     pub fn io(operation: &'static str, store: &str, key: impl fmt::Display, source: io::Error) -> Self {
         let kind = match source.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => StoreErrorKind::NotFound,
-            io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty => StoreErrorKind::Exists,
+            io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::IsADirectory => {
+                StoreErrorKind::Exists
+            }
             io::ErrorKind::PermissionDenied => StoreErrorKind::Denied,
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
                 StoreErrorKind::NoSpace

@@ -1,11 +1,16 @@
 //! Places that hold shards. A store knows keys and bytes; what they mean is
 //! the archive's business.
 
+mod directory;
 mod error;
 mod key;
+mod local;
+mod publish;
 
 pub use error::{StoreError, StoreErrorKind};
-pub use key::StoreKey;
+pub use key::{KeyError, StoreKey};
+pub use local::LocalStore;
+pub use publish::{is_temporary_name, publish_file, sync_directory};
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -68,6 +73,10 @@ pub trait BlockStore: Send + Sync + Debug {
     /// Errors: `Exists` when there is anything at `to`, which then is untouched.
     fn publish(&self, from: &StoreKey, to: &StoreKey) -> StoreResult<()>;
 
+    /// Moves the file `from`, which was synced, to `to`, durably and in one
+    /// step; a file that stood at `to` is gone.
+    fn replace(&self, from: &StoreKey, to: &StoreKey) -> StoreResult<()>;
+
     /// Overwrites bytes of an existing file in place, durably. Only with the
     /// capability `range_write`; never extends the file.
     fn write_range(&self, key: &StoreKey, offset: u64, bytes: &[u8]) -> StoreResult<()>;
@@ -81,7 +90,7 @@ pub trait BlockStore: Send + Sync + Debug {
 
     /// The names directly below `prefix` (`None`: the store's top), sorted;
     /// empty when there is no such prefix. Names that are no store keys (not
-    /// UTF-8, say) are left out.
+    /// UTF-8, say) are left out; unfinished files ([`is_temporary_name`]) are not.
     fn list(&self, prefix: Option<&StoreKey>) -> StoreResult<Vec<ListedName>>;
 
     /// Total and free bytes.
@@ -115,6 +124,17 @@ pub trait StoredFile: Send + Sync + Debug {
 
     /// Fills `buffer` from `offset`. Error `ShortRead` when the file ends before.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> StoreResult<()>;
+
+    /// A hint that the range will be read soon: the store may fetch it ahead.
+    fn will_read(&self, offset: u64, len: u64) {
+        let _ = (offset, len);
+    }
+
+    /// A hint that the range was read once and for all, as by a scrub: the
+    /// store need not keep it in memory.
+    fn will_not_read_again(&self, offset: u64, len: u64) {
+        let _ = (offset, len);
+    }
 }
 
 /// A file that is being written.
@@ -124,6 +144,12 @@ pub trait StagedFile: Send + Sync + Debug {
 
     /// Sets the length: cuts, or extends with zeros (as a hole where the store can).
     fn set_len(&self, len: u64) -> StoreResult<()>;
+
+    /// A hint that the range is complete: the store may begin to write it
+    /// back, so that `sync` has less to wait for. Does not wait.
+    fn start_writing_back(&self, offset: u64, len: u64) {
+        let _ = (offset, len);
+    }
 
     /// Makes the file's bytes durable. After an error the file is not to be
     /// trusted, and a second call fails as well: the kernel may have dropped

@@ -1,0 +1,111 @@
+//! Manifests: two copies of each, either of which will do.
+
+use super::object::{Object, ObjectRef};
+use super::{Archive, ArchiveError, ArchiveResult, Event, EventKind, Shared};
+use crate::base::{Digest, ObjectName};
+use crate::format::Manifest;
+use crate::format::layout::{MANIFEST, MANIFEST_COPY};
+use std::sync::Arc;
+
+/// Longest manifest, bytes: some 20 TB of content in one file.
+const MAX_MANIFEST: u64 = 512 << 20;
+
+/// What the copies of a manifest were found to be.
+#[derive(Debug)]
+pub(super) struct ManifestCopies {
+    /// The manifest, from the first good copy.
+    pub(super) manifest: Manifest,
+    /// The good copy's bytes.
+    pub(super) bytes: Vec<u8>,
+    /// Names of the copies that are bad, and why.
+    pub(super) bad: Vec<(&'static str, ArchiveError)>,
+}
+
+impl Archive {
+    /// Opens an object: loads its manifest (from the second copy when the
+    /// first is bad, which then is healed), checks it against the root that
+    /// the catalog recorded, and keeps it in a bounded cache.
+    ///
+    /// Errors: `ManifestLost` when no copy is good.
+    pub fn object(&self, reference: &ObjectRef) -> ArchiveResult<Arc<Object>> {
+        let manifest = match self.shared.caches.manifest(reference) {
+            Some(manifest) => manifest,
+            None => {
+                let copies = self.shared.read_manifests(&reference.name, Some(reference.root))?;
+                self.shared.heal_manifests(&copies);
+                let manifest = Arc::new(copies.manifest);
+                self.shared.caches.keep_manifest(reference.clone(), manifest.clone());
+                manifest
+            }
+        };
+        Ok(Arc::new(Object::new(self.shared.clone(), manifest)?))
+    }
+
+    /// The manifest of an object that the catalog does not know (yet): its
+    /// root is taken from itself.
+    pub fn load_manifest(&self, name: &ObjectName) -> ArchiveResult<Manifest> {
+        Ok(self.shared.read_manifests(name, None)?.manifest)
+    }
+}
+
+impl Shared {
+    /// Reads both copies.
+    pub(super) fn read_manifests(&self, name: &ObjectName, root: Option<Digest>) -> ArchiveResult<ManifestCopies> {
+        let mut good: Option<(Manifest, Vec<u8>)> = None;
+        let mut bad = Vec::new();
+        for copy in [MANIFEST, MANIFEST_COPY] {
+            match self.read_manifest(name, root, copy) {
+                Ok((_, bytes)) if good.as_ref().is_some_and(|(_, first)| *first != bytes) => {
+                    let why = "differs from the first copy".to_string();
+                    bad.push((copy, ArchiveError::ForeignManifest { object: name.clone(), why }));
+                }
+                Ok(found) => {
+                    good.get_or_insert(found);
+                }
+                Err(error) => bad.push((copy, error)),
+            }
+        }
+        match good {
+            Some((manifest, bytes)) => Ok(ManifestCopies { manifest, bytes, bad }),
+            None => {
+                let first = bad.into_iter().next().map(|(_, error)| error);
+                let source = first.unwrap_or_else(|| ArchiveError::Internal("no manifest was read".into()));
+                Err(ArchiveError::ManifestLost { object: name.clone(), source: Box::new(source) })
+            }
+        }
+    }
+
+    fn read_manifest(&self, name: &ObjectName, root: Option<Digest>, copy: &str) -> ArchiveResult<(Manifest, Vec<u8>)> {
+        let key = self.key(&format!("{name}/{copy}"))?;
+        let bytes = self.store.read(&key, MAX_MANIFEST)?;
+        let manifest = Manifest::from_bytes(&bytes)?;
+        let foreign = |why: String| Err(ArchiveError::ForeignManifest { object: name.clone(), why });
+        if manifest.archive != self.descriptor.id {
+            return foreign(format!("belongs to the archive {}", manifest.archive));
+        }
+        if manifest.name != *name {
+            return foreign(format!("is that of {}", manifest.name));
+        }
+        if root.is_some_and(|root| root != manifest.root()) {
+            return foreign("describes other shards than the catalog recorded".into());
+        }
+        Ok((manifest, bytes))
+    }
+
+    /// Rewrites bad copies. Returns whether all are good now.
+    pub(super) fn heal_manifests(&self, copies: &ManifestCopies) -> bool {
+        copies.bad.iter().fold(true, |all, (copy, cause)| {
+            let file = format!("{}/{copy}", copies.manifest.name);
+            let result = self.key(&file).and_then(|key| Ok(self.store.write(&key, &copies.bytes)?));
+            let (kind, outcome) = match &result {
+                Ok(()) => (EventKind::MetadataHealed, "rewritten from the other copy".to_string()),
+                Err(error) => (EventKind::HealFailed, format!("the other copy serves; rewriting failed: {error}")),
+            };
+            tracing::warn!(%file, %cause, outcome, "a manifest copy was bad");
+            let mut event = Event::new(self.clock.now(), kind, *copy, format!("{cause}; {outcome}"));
+            event.object = Some(copies.manifest.name.clone());
+            self.events.record(event);
+            all && result.is_ok()
+        })
+    }
+}

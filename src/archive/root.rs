@@ -1,0 +1,121 @@
+//! Making and opening an archive: the store's descriptor and recovery text.
+
+use super::{Archive, ArchiveError, ArchiveResult, Event, EventKind, EventSink, Shared, cache, heal};
+use crate::base::{Clock, StoreId};
+use crate::format::layout::{RECOVERY_TEXT, STORE_DESCRIPTOR, STORE_DESCRIPTOR_COPY};
+use crate::format::{ArchiveDescriptor, FormatError, StoreDescriptor};
+use crate::store::{BlockStore, StoreError, StoreErrorKind, StoreKey};
+use std::sync::Arc;
+
+/// Longest descriptor, bytes.
+const MAX_DESCRIPTOR: u64 = 1 << 20;
+/// What every store says to somebody who has only the store.
+const RECOVERY: &str = include_str!("RECOVERY.md");
+
+fn key(store: &dyn BlockStore, text: &str) -> ArchiveResult<StoreKey> {
+    Ok(StoreKey::new(text).map_err(|error| StoreError::bad_key(store.label(), error))?)
+}
+
+impl Archive {
+    /// Makes a new archive in a store: writes both copies of the descriptor
+    /// and the recovery text.
+    ///
+    /// Errors: `ArchiveExists` when the store holds an archive, whole or damaged.
+    pub fn create(
+        store: Arc<dyn BlockStore>,
+        descriptor: ArchiveDescriptor,
+        failure_domain: String,
+    ) -> ArchiveResult<StoreId> {
+        for name in [STORE_DESCRIPTOR, STORE_DESCRIPTOR_COPY] {
+            match store.open(&key(&*store, name)?) {
+                Err(error) if error.kind() == StoreErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
+                Ok(_) => {
+                    return Err(ArchiveError::ArchiveExists { store: store.label().into(), what: name.into() });
+                }
+            }
+        }
+        let id = StoreId::random();
+        let bytes = StoreDescriptor::new(id, failure_domain, descriptor).to_bytes()?;
+        store.write(&key(&*store, RECOVERY_TEXT)?, RECOVERY.as_bytes())?;
+        store.write(&key(&*store, STORE_DESCRIPTOR_COPY)?, &bytes)?;
+        // The first copy last: a store with it is a whole one.
+        store.write(&key(&*store, STORE_DESCRIPTOR)?, &bytes)?;
+        Ok(id)
+    }
+
+    /// Opens the archive in `store`. A damaged or missing copy of the
+    /// descriptor is healed from the other where the store can be written.
+    ///
+    /// Errors: `NoArchive`; `DescriptorLost` when no copy is good; `Format`
+    /// for a version that this program does not know.
+    pub fn open(store: Arc<dyn BlockStore>, clock: Arc<dyn Clock>, events: Arc<dyn EventSink>) -> ArchiveResult<Self> {
+        store.health_check().map_err(|error| match error.kind() {
+            StoreErrorKind::NotFound => ArchiveError::NoArchive { store: store.label().into() },
+            _ => error.into(),
+        })?;
+        let mut bad = Vec::new();
+        let mut missing = 0;
+        let mut good = None;
+        for name in [STORE_DESCRIPTOR, STORE_DESCRIPTOR_COPY] {
+            match store.read(&key(&*store, name)?, MAX_DESCRIPTOR) {
+                Ok(bytes) => match StoreDescriptor::from_bytes(&bytes) {
+                    Ok(descriptor) if good.is_none() => good = Some((descriptor, bytes)),
+                    Ok(_) if good.as_ref().is_some_and(|(_, first)| *first == bytes) => {}
+                    Ok(_) => {
+                        bad.push((name, FormatError::invalid("store descriptor", "it differs from the first copy")))
+                    }
+                    Err(error @ FormatError::Version { .. }) => return Err(error.into()),
+                    Err(error) => bad.push((name, error)),
+                },
+                Err(error) if error.kind() == StoreErrorKind::NotFound => {
+                    missing += 1;
+                    bad.push((name, FormatError::Truncated { what: "store descriptor", at: 0 }));
+                }
+                Err(error) => {
+                    tracing::warn!(file = name, %error, "a copy of the store's descriptor cannot be read");
+                    bad.push((name, FormatError::Truncated { what: "store descriptor", at: 0 }));
+                }
+            }
+        }
+        let Some((descriptor, bytes)) = good else {
+            if missing == 2 {
+                return Err(ArchiveError::NoArchive { store: store.label().into() });
+            }
+            let source = bad.into_iter().next().map(|(_, error)| error);
+            let source = source.unwrap_or(FormatError::Truncated { what: "store descriptor", at: 0 });
+            return Err(ArchiveError::DescriptorLost { store: store.label().into(), source });
+        };
+        for (name, error) in bad {
+            heal_descriptor(&*store, &*clock, &*events, name, &error, &bytes);
+        }
+        Ok(Self {
+            shared: Arc::new(Shared {
+                descriptor: descriptor.archive,
+                store_id: descriptor.store,
+                store,
+                clock,
+                events,
+                caches: cache::Caches::default(),
+                heals: heal::HealQueue::default(),
+            }),
+        })
+    }
+}
+
+fn heal_descriptor(
+    store: &dyn BlockStore,
+    clock: &dyn Clock,
+    events: &dyn EventSink,
+    name: &str,
+    cause: &FormatError,
+    bytes: &[u8],
+) {
+    let result = key(store, name).and_then(|key| Ok(store.write(&key, bytes)?));
+    let (kind, outcome) = match result {
+        Ok(()) => (EventKind::MetadataHealed, "rewritten from the other copy".to_string()),
+        Err(error) => (EventKind::HealFailed, format!("the other copy serves; rewriting failed: {error}")),
+    };
+    tracing::warn!(file = name, %cause, outcome, "a copy of the store's descriptor was bad");
+    events.record(Event::new(clock.now(), kind, name, format!("{cause}; {outcome}")));
+}

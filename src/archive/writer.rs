@@ -1,0 +1,264 @@
+//! Writes one object: cuts the content into segments, codes it column by
+//! column on all cores, and publishes the whole directory at the end.
+//!
+//! Crash argument: everything is written below `.blockframe/tmp/`, each file
+//! is synced, and only then the directory is renamed into place and its new
+//! parent synced. A crash before the rename leaves a temporary directory,
+//! which `gc` removes; after it, a whole object.
+
+use super::encode::{BlockWriter, Encoder};
+use super::outer::write_outer;
+use super::source::ContentSource;
+use super::{Archive, ArchiveError, ArchiveResult};
+use crate::base::{ContentHash, Digest};
+use crate::format::layout::{MANIFEST, MANIFEST_COPY, QUARANTINE_DIR, TMP_DIR};
+use crate::format::manifest::{BlockRoots, ManifestParts};
+use crate::format::{BlockId, Entry, Geometry, Manifest, ObjectKind};
+use crate::store::{StagedFile, StoreError, StoreErrorKind, StoreKey};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+
+/// How a commit watches and stops the writing of an object.
+pub struct WriteControl<'a> {
+    /// Called with the number of content bytes done since the last call.
+    pub progress: &'a (dyn Fn(u64) + Sync),
+    /// Set to stop as soon as possible.
+    pub cancel: &'a AtomicBool,
+}
+
+impl std::fmt::Debug for WriteControl<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WriteControl").field("cancel", self.cancel).finish_non_exhaustive()
+    }
+}
+
+impl WriteControl<'_> {
+    pub(super) fn check(&self) -> ArchiveResult<()> {
+        if self.cancel.load(Ordering::Relaxed) { Err(ArchiveError::Interrupted) } else { Ok(()) }
+    }
+}
+
+/// What an object is to be, besides its bytes.
+#[derive(Debug, Clone)]
+pub struct ObjectPlan {
+    /// The readable part of its directory's name.
+    pub readable: Vec<u8>,
+    /// File or bundle.
+    pub kind: ObjectKind,
+    /// The catalog's sequence number.
+    pub sequence: u64,
+    /// Name and attributes of a file that is committed by itself. Its content
+    /// hash and size are filled in by the writer.
+    pub entry: Option<Entry>,
+}
+
+/// An object that is durable.
+#[derive(Debug, Clone)]
+pub struct WrittenObject {
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// Whether the store held it already.
+    pub already_there: bool,
+}
+
+impl Archive {
+    /// Writes the content of `source` (at least one byte) as an object. It is
+    /// durable and published when this returns; on error nothing of it is left.
+    ///
+    /// Errors: `SourceChanged`, `Source`, `Interrupted`, `TooLarge`, and the store's.
+    pub fn write_object(
+        &self,
+        source: &dyn ContentSource,
+        plan: &ObjectPlan,
+        control: &WriteControl<'_>,
+    ) -> ArchiveResult<WrittenObject> {
+        let len = source.len();
+        let geometry = Geometry::choose(*self.descriptor().tier_for(len), len).ok_or(ArchiveError::TooLarge { len })?;
+        let staging = StoreKey::new(format!("{TMP_DIR}/object-{}", crate::base::StoreId::random()))
+            .map_err(|error| StoreError::bad_key(self.store().label(), error))?;
+        let result = self.write_staged(source, plan, control, geometry, &staging);
+        if result.is_err()
+            && let Err(error) = self.store().delete_prefix(&staging)
+        {
+            tracing::warn!(%staging, %error, "a failed commit left temporary files; `blockframe gc` removes them");
+        }
+        result
+    }
+
+    fn write_staged(
+        &self,
+        source: &dyn ContentSource,
+        plan: &ObjectPlan,
+        control: &WriteControl<'_>,
+        geometry: Geometry,
+        staging: &StoreKey,
+    ) -> ArchiveResult<WrittenObject> {
+        let (syncer, sync_queue) = Syncer::new();
+        let manifest = std::thread::scope(|scope| {
+            let syncing = scope.spawn(move || syncer.run());
+            let written = self.write_shards(source, plan, control, geometry, staging, sync_queue);
+            let synced = syncing.join().map_err(|_| ArchiveError::Internal("the syncing thread panicked".into()))?;
+            let manifest = written?;
+            synced?;
+            Ok::<_, ArchiveError>(manifest)
+        })?;
+        if !source.is_unchanged() {
+            return Err(ArchiveError::SourceChanged);
+        }
+        let bytes = manifest.to_bytes()?;
+        for name in [MANIFEST, MANIFEST_COPY] {
+            let file = self.store().create(&self.below(staging, name)?)?;
+            file.write_at(0, &bytes)?;
+            file.sync()?;
+        }
+        self.publish_object(staging, manifest)
+    }
+
+    fn write_shards(
+        &self,
+        source: &dyn ContentSource,
+        plan: &ObjectPlan,
+        control: &WriteControl<'_>,
+        geometry: Geometry,
+        staging: &StoreKey,
+        sync_queue: SyncQueue,
+    ) -> ArchiveResult<Manifest> {
+        let encoder = Encoder::new(self, source, control, geometry, staging, &sync_queue);
+        let (blocks, content_hash) = encoder.run()?;
+        let hash = match content_hash {
+            Some(hash) => hash,
+            None => hash_content(source, control)?,
+        };
+        let outer = write_outer(self, control, &geometry, staging, &sync_queue)?;
+        Ok(Manifest::new(
+            ManifestParts {
+                archive: self.descriptor().id,
+                readable: plan.readable.clone(),
+                kind: plan.kind,
+                sequence: plan.sequence,
+                committed: self.clock().now(),
+                entry: plan.entry.clone().map(|entry| with_content(entry, hash, geometry.content_len())),
+            },
+            geometry,
+            hash,
+            blocks,
+            outer,
+        )?)
+    }
+
+    /// Moves a finished object into place. An object of that name that is
+    /// there already and whole is kept; one that is not is set aside.
+    fn publish_object(&self, staging: &StoreKey, manifest: Manifest) -> ArchiveResult<WrittenObject> {
+        let target =
+            StoreKey::new(manifest.name.as_str()).map_err(|error| StoreError::bad_key(self.store().label(), error))?;
+        match self.store().publish(staging, &target) {
+            Ok(()) => return Ok(WrittenObject { manifest, already_there: false }),
+            Err(error) if error.kind() == StoreErrorKind::Exists => {}
+            Err(error) => return Err(error.into()),
+        }
+        if let Ok(existing) = self.load_manifest(&manifest.name)
+            && existing.root() == manifest.root()
+        {
+            self.store().delete_prefix(staging)?;
+            return Ok(WrittenObject { manifest: existing, already_there: true });
+        }
+        let aside = format!("{QUARANTINE_DIR}/{}-{}", manifest.name, crate::base::StoreId::random());
+        let aside = StoreKey::new(aside).map_err(|error| StoreError::bad_key(self.store().label(), error))?;
+        tracing::warn!(object = %manifest.name, %aside, "what stood at this object's place was no whole object; set aside");
+        self.store().publish(&target, &aside)?;
+        self.store().publish(staging, &target)?;
+        Ok(WrittenObject { manifest, already_there: false })
+    }
+}
+
+/// The entry with the content that was read.
+fn with_content(entry: Entry, hash: ContentHash, size: u64) -> Entry {
+    use crate::format::{FileContent, NodeBody};
+    match entry {
+        Entry::Node { path, meta, body: NodeBody::File(content) } => {
+            Entry::Node { path, meta, body: NodeBody::File(FileContent { hash, size, extents: content.extents }) }
+        }
+        other => other,
+    }
+}
+
+/// BLAKE3 of a content whose segments are no whole leaves.
+fn hash_content(source: &dyn ContentSource, control: &WriteControl<'_>) -> ArchiveResult<ContentHash> {
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; 256 * 1024];
+    let mut at = 0;
+    while at < source.len() {
+        control.check()?;
+        let len = (source.len() - at).min(buffer.len() as u64) as usize;
+        source.read_at(at, &mut buffer[..len]).map_err(ArchiveError::Source)?;
+        hasher.update(&buffer[..len]);
+        at += len as u64;
+    }
+    Ok(hasher.finalize().into())
+}
+
+/// Files that are finished and wait to be synced, at most this many.
+const SYNC_QUEUE: usize = 128;
+
+/// Where finished files go, to be synced by a thread of their own while the
+/// next block is being coded.
+pub(super) type SyncQueue = mpsc::SyncSender<Arc<dyn StagedFile>>;
+
+struct Syncer {
+    files: mpsc::Receiver<Arc<dyn StagedFile>>,
+}
+
+impl Syncer {
+    fn new() -> (Self, SyncQueue) {
+        let (sender, files) = mpsc::sync_channel(SYNC_QUEUE);
+        (Self { files }, sender)
+    }
+
+    /// Syncs until the queue is closed. After the first error it only drains.
+    fn run(self) -> ArchiveResult<()> {
+        let mut result = Ok(());
+        for file in self.files {
+            if result.is_ok() {
+                result = file.sync().map_err(ArchiveError::from);
+            }
+        }
+        result
+    }
+}
+
+/// Hands a finished file over. The receiver lives as long as the scope, so
+/// this fails only when the syncing thread panicked.
+pub(super) fn queue_sync(queue: &SyncQueue, file: Arc<dyn StagedFile>) -> ArchiveResult<()> {
+    queue.send(file).map_err(|_| ArchiveError::Internal("the syncing thread is gone".into()))
+}
+
+/// The finished block's roots, tree file written and all files queued.
+pub(super) fn finish_block(
+    archive: &Archive,
+    block: &BlockWriter,
+    geometry: &Geometry,
+    staging: &StoreKey,
+    queue: &SyncQueue,
+) -> ArchiveResult<BlockRoots> {
+    let leaves = block.take_leaves();
+    let missing = || ArchiveError::Internal("a shard without leaves was written".into());
+    let shards: Vec<Digest> =
+        leaves.iter().map(|leaves| crate::merkle::root(leaves).ok_or_else(missing)).collect::<ArchiveResult<_>>()?;
+    let roots = BlockRoots::new(shards);
+    block.finish(queue)?;
+    let shape = block.geometry();
+    if crate::format::tree::has_tree(shape) {
+        let bytes = crate::format::tree::tree_bytes(&roots.root(), leaves.iter().map(Vec::as_slice));
+        let path = crate::format::layout::tree_path(geometry, shape);
+        let file = archive.store().create(&archive.below(staging, &path)?)?;
+        file.write_at(0, &bytes)?;
+        queue_sync(queue, file)?;
+    }
+    Ok(roots)
+}
+
+/// The block's geometry; a manifest or a loop asks only for blocks that exist.
+pub(super) fn block_of(geometry: &Geometry, id: BlockId) -> ArchiveResult<crate::format::BlockGeometry> {
+    geometry.block(id).ok_or_else(|| ArchiveError::Internal(format!("there is no block {id:?}")))
+}
