@@ -34,15 +34,10 @@ pub(crate) fn to_errno(class: ErrorClass) -> Errno {
     }
 }
 
-/// Translates an error, and logs those that a program does not expect.
+/// Translates an error. Who made it has logged what an operator must know.
 pub(crate) fn translate(operation: &'static str, node: u64, error: &VfsError) -> Errno {
-    let errno = to_errno(error.class());
-    if errno.code() == libc::EIO {
-        tracing::error!(operation, node, "{error}");
-    } else {
-        tracing::debug!(operation, node, "{error}");
-    }
-    errno
+    tracing::debug!(operation, node, "{error}");
+    to_errno(error.class())
 }
 
 #[cfg(test)]
