@@ -1,1 +1,5 @@
-fn main() {}
+//! The `blockframe` program.
+
+fn main() -> std::process::ExitCode {
+    blockframe::cli::main()
+}

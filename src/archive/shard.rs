@@ -6,7 +6,7 @@ use crate::base::units::leaf_count;
 use crate::base::{LEAF_SIZE, LeafIndex, ShardIndex, ShardRange};
 use crate::format::tree::{has_tree, tree_slice};
 use crate::format::{BlockGeometry, layout};
-use crate::merkle;
+use crate::merkle::{self, GROUP};
 use crate::store::{StoreError, StoreErrorKind, StoredFile};
 use std::sync::Arc;
 
@@ -174,15 +174,29 @@ impl Object {
             Ok(()) => Vec::new(),
             Err(_) => self.read_leaf_by_leaf(&*file, there, present)?,
         };
-        let bad = |leaf: &LeafIndex| {
-            let part = ShardRange::of_leaf(*leaf, len);
-            if part.end() > there.end() || unreadable.contains(leaf) {
-                return true;
-            }
-            let bytes = &buffer[(part.start() - range.start()) as usize..(part.end() - range.start()) as usize];
-            !leaf_matches(bytes, *leaf, table)
+        let bytes_of = |leaf: LeafIndex, leaves: u32| {
+            let first = ShardRange::of_leaf(leaf, len).start();
+            let last = ShardRange::of_leaf(LeafIndex::new(leaf.get() + leaves - 1), len).end();
+            (last <= there.end()).then(|| &buffer[(first - range.start()) as usize..(last - range.start()) as usize])
         };
-        Ok(range.leaves().filter(bad).collect())
+        let mut bad = Vec::new();
+        let mut leaves = range.leaves().peekable();
+        while let Some(&leaf) = leaves.peek() {
+            let group = merkle::group_of_leaves(leaf, table);
+            let whole = group.filter(|_| unreadable.is_empty()).and_then(|group| Some((group, bytes_of(leaf, GROUP)?)));
+            if let Some((group, bytes)) = whole
+                && merkle::group_hash(bytes, leaf) == group
+            {
+                leaves.by_ref().take(GROUP as usize).for_each(drop);
+                continue;
+            }
+            leaves.next();
+            let good = bytes_of(leaf, 1).is_some_and(|bytes| leaf_matches(bytes, leaf, table));
+            if !good || unreadable.contains(&leaf) {
+                bad.push(leaf);
+            }
+        }
+        Ok(bad)
     }
 
     /// After a failed read of several leaves: which of them cannot be read.

@@ -3,14 +3,17 @@
 //! return an error for whatever they do not understand.
 
 pub mod binary;
+pub mod bundle;
 pub mod descriptor;
 pub mod entry;
 pub mod geometry;
 pub mod layout;
 pub mod manifest;
 pub mod sealed_json;
+mod tar_header;
 pub mod tree;
 
+pub use bundle::{BundleBuilder, BundleRow, BundleTable};
 pub use descriptor::{ArchiveDescriptor, BundleRule, OuterCode, Profile, StoreDescriptor, TierLayout, TierRule};
 pub use entry::{Entry, EntryPath, FileContent, NodeBody, NodeMeta};
 pub use geometry::{BlockGeometry, BlockId, Geometry};

@@ -1,0 +1,383 @@
+//! The command line, defined once: parsing, help, man pages and completions
+//! all come from these types.
+
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::units;
+
+const AFTER_HELP: &str = "\
+The archive is found from --archive, else BLOCKFRAME_ARCHIVE, else [archive] directory in the configuration:
+--config, else ./config.toml, else $XDG_CONFIG_HOME/blockframe/config.toml, else /etc/blockframe/config.toml.
+
+Exit status: 0 done and healthy; 1 failed; 2 wrong usage; 3 damage found, all of it healed or healable;
+4 data lost (listed); 5 archive or store unavailable; 6 wrong or missing key; 130 interrupted (resumable).";
+
+/// An archive that mounts like a disk, heals itself, and stays readable without it.
+#[derive(Debug, Parser)]
+#[command(name = "blockframe", version, after_help = AFTER_HELP, arg_required_else_help = true)]
+pub struct Cli {
+    /// Flags of every command.
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, Clone, Default, Args)]
+pub struct GlobalArgs {
+    /// Configuration file
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// Directory of the archive
+    #[arg(short, long, global = true, value_name = "DIR", env = "BLOCKFRAME_ARCHIVE", hide_env_values = true, value_hint = ValueHint::DirPath)]
+    pub archive: Option<PathBuf>,
+    /// Print JSON: one document, or for long listings one object a line
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Only errors, no progress
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Tell more (-v: info, -vv: debug, -vvv: trace)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make an archive
+    Init(InitArgs),
+    /// Put files or whole trees into the archive
+    Commit(CommitArgs),
+    /// List a directory of the archive
+    Ls(LsArgs),
+    /// Find names by a pattern
+    Find(FindArgs),
+    /// Show all that is known of a name
+    Stat(PathArg),
+    /// Write a file's content to standard output, verified
+    Cat(CatArgs),
+    /// Copy files and trees out of the archive, with their attributes
+    Get(GetArgs),
+    /// Mount the archive
+    Mount(MountArgs),
+    /// Unmount the archive
+    Umount(UmountArgs),
+    /// Tell what committing a path would cost and survive under each profile, without writing
+    Plan(PlanArgs),
+    /// Verify stored data: Healthy, Degraded, Recoverable or Unrecoverable
+    Health(HealthArgs),
+    /// Plan a repair, print the plan, execute it
+    Repair(RepairArgs),
+    /// Control the background scrubber of the running daemon, or make one pass in the foreground
+    Scrub(ScrubArgs),
+    /// Show the archive's state on one screen
+    Status,
+    /// Remove what crashed or failed commits left
+    Gc(GcArgs),
+    /// Rebuild the namespace from the store alone
+    RebuildCatalog(RebuildArgs),
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Check the set-up of this machine, and say how to mend it
+    Doctor,
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write all manual pages to a directory
+    Man {
+        /// Where to write them
+        #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+        directory: Option<PathBuf>,
+    },
+}
+
+/// Arguments of `init`.
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// Directory for the archive: empty, or not there yet [default: the configured archive]
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub directory: Option<PathBuf>,
+    /// How much redundancy, by size of the content
+    #[arg(long, value_enum, default_value_t = ProfileName::Classic)]
+    pub profile: ProfileName,
+    /// Name of what fails together with this directory (a disk, a machine) [default: the host's name]
+    #[arg(long, value_name = "NAME")]
+    pub failure_domain: Option<String>,
+}
+
+/// A redundancy profile by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ProfileName {
+    /// Four copies up to 1 GB, Reed-Solomon 30+3 above
+    Classic,
+    /// Reed-Solomon throughout, generous for short contents
+    Balanced,
+    /// Reed-Solomon throughout, as little as survives any three lost shards of a block
+    Compact,
+}
+
+/// Arguments of `commit`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("sources").required(true).multiple(true))]
+pub struct CommitArgs {
+    /// Files or directories; `-` is standard input
+    #[arg(value_name = "PATH", group = "sources", value_hint = ValueHint::AnyPath)]
+    pub paths: Vec<PathBuf>,
+    /// A file or directory (the same as PATH)
+    #[arg(short, long = "file", value_name = "PATH", group = "sources", value_hint = ValueHint::AnyPath)]
+    pub files: Vec<PathBuf>,
+    /// Directory of the archive that takes them [default: its root]
+    #[arg(long, value_name = "DIR")]
+    pub to: Option<OsString>,
+    /// Name for standard input
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<OsString>,
+}
+
+/// Arguments of `ls`.
+#[derive(Debug, Args)]
+pub struct LsArgs {
+    /// Attributes, size and health too
+    #[arg(short = 'l', long)]
+    pub long: bool,
+    /// Everything below too
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
+    /// A directory or file of the archive [default: its root]
+    #[arg(value_name = "PATH")]
+    pub path: Option<OsString>,
+}
+
+/// Arguments of `find`.
+#[derive(Debug, Args)]
+pub struct FindArgs {
+    /// A glob: of names (`*.jpg`), or with a slash of whole paths (`photos/**/*.jpg`)
+    #[arg(value_name = "PATTERN")]
+    pub pattern: OsString,
+}
+
+/// One path of the archive.
+#[derive(Debug, Args)]
+pub struct PathArg {
+    /// A path of the archive
+    #[arg(value_name = "PATH")]
+    pub path: OsString,
+}
+
+/// Arguments of `cat`.
+#[derive(Debug, Args)]
+pub struct CatArgs {
+    /// A file of the archive
+    #[arg(value_name = "PATH")]
+    pub path: OsString,
+    /// Only these bytes: from A up to, not including, B (`100-200`, `1MiB-`)
+    #[arg(long, value_name = "A-B", value_parser = units::parse_range)]
+    pub range: Option<ByteSpan>,
+}
+
+/// Bytes from `start` up to, not including, `end` (to the end when none).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ByteSpan {
+    /// First byte.
+    pub start: u64,
+    /// One past the last byte.
+    pub end: Option<u64>,
+}
+
+/// Arguments of `get`.
+#[derive(Debug, Args)]
+pub struct GetArgs {
+    /// Files or directories of the archive, then the directory that takes them
+    #[arg(value_name = "PATH... DEST", required = true, num_args = 2..)]
+    pub paths: Vec<OsString>,
+}
+
+/// Arguments of `mount`.
+#[derive(Debug, Args)]
+pub struct MountArgs {
+    /// An empty directory [default: [mount] default_mountpoint in the configuration]
+    #[arg(value_name = "MOUNTPOINT", value_hint = ValueHint::DirPath)]
+    pub mountpoint: Option<PathBuf>,
+    /// The mount point (the same as MOUNTPOINT)
+    #[arg(short, long = "mountpoint", value_name = "DIR", conflicts_with = "mountpoint", value_hint = ValueHint::DirPath)]
+    pub mountpoint_flag: Option<PathBuf>,
+    /// Mount options: allow_other, ro, default_permissions, and what the kernel knows
+    #[arg(short, value_name = "OPT,...", value_delimiter = ',')]
+    pub options: Vec<String>,
+    /// Refuse all writes (in this version every mount does)
+    #[arg(long)]
+    pub read_only: bool,
+    /// Stay in the foreground
+    #[arg(long)]
+    pub foreground: bool,
+}
+
+impl MountArgs {
+    /// The mount point, whichever way it was given.
+    pub fn mountpoint(&self) -> Option<&PathBuf> {
+        self.mountpoint.as_ref().or(self.mountpoint_flag.as_ref())
+    }
+}
+
+/// Arguments of `umount`.
+#[derive(Debug, Args)]
+pub struct UmountArgs {
+    /// The mount point [default: [mount] default_mountpoint in the configuration]
+    #[arg(value_name = "MOUNTPOINT", value_hint = ValueHint::DirPath)]
+    pub mountpoint: Option<PathBuf>,
+}
+
+/// Arguments of `plan`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// A file or directory that might be committed
+    #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    pub path: PathBuf,
+}
+
+/// Arguments of `health`.
+#[derive(Debug, Args)]
+pub struct HealthArgs {
+    /// Only what lies at or below this path of the archive [default: everything]
+    #[arg(value_name = "PATH")]
+    pub path: Option<OsString>,
+    /// Presence and length of every shard, without reading them
+    #[arg(long)]
+    pub quick: bool,
+    /// Stop after reading this much or for this long, longest unverified first (`20GB`, `2h`)
+    #[arg(long, value_name = "SIZE|TIME", value_parser = units::parse_budget)]
+    pub budget: Option<Budget>,
+}
+
+/// How much may be verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Budget {
+    /// Bytes read from the store.
+    Bytes(u64),
+    /// Time.
+    Time(Duration),
+}
+
+/// Arguments of `repair`.
+#[derive(Debug, Args)]
+pub struct RepairArgs {
+    /// Only what lies at or below this path of the archive [default: everything]
+    #[arg(value_name = "PATH")]
+    pub path: Option<OsString>,
+    /// Print the plan and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Arguments of `scrub`.
+#[derive(Debug, Args)]
+pub struct ScrubArgs {
+    /// What the daemon's scrubber shall do; without it: one pass here and now
+    #[arg(value_enum, value_name = "ACTION")]
+    pub action: Option<ScrubAction>,
+}
+
+/// What the background scrubber shall do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ScrubAction {
+    /// Begin a new pass
+    Start,
+    /// Stop until `resume`, over restarts too
+    Pause,
+    /// Go on
+    Resume,
+    /// Tell where it is
+    Status,
+}
+
+/// Arguments of `gc`.
+#[derive(Debug, Args)]
+pub struct GcArgs {
+    /// Tell what would be removed, and remove nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Arguments of `rebuild-catalog`.
+#[derive(Debug, Args)]
+pub struct RebuildArgs {
+    /// From where
+    #[arg(long, value_enum, default_value_t = RebuildFrom::Journal)]
+    pub source: RebuildFrom,
+}
+
+/// From where the catalog is rebuilt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RebuildFrom {
+    /// The journal on the store; manifests and bundles where it is lost
+    Journal,
+    /// Manifests and bundles alone
+    Objects,
+}
+
+/// Commands about the configuration.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Say whether the configuration is understood, and what it amounts to
+    Check {
+        /// A file other than the one that is in force
+        #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+        file: Option<PathBuf>,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn documented_forms_parse() {
+        for line in [
+            "init /a --profile compact --failure-domain nas",
+            "commit -f a b --to x",
+            "commit a b",
+            "commit - --name x",
+            "ls -lR photos",
+            "find *.jpg",
+            "cat a --range 1KiB-",
+            "get a b dest",
+            "-a /x mount /mnt -o allow_other,ro --foreground",
+            "mount -m /mnt -a /x",
+            "umount",
+            "health --quick",
+            "health --budget 20GB",
+            "repair --dry-run x",
+            "scrub pause",
+            "scrub",
+            "gc --dry-run",
+            "rebuild-catalog",
+            "config check",
+            "completions bash",
+            "man out",
+            "--json -vv status",
+        ] {
+            let words = std::iter::once("blockframe").chain(line.split(' '));
+            assert!(Cli::try_parse_from(words).is_ok(), "{line}");
+        }
+        for line in ["commit", "get a", "cat a --range 9-1", "health --budget soon", "-q -v status", "init --profile x"]
+        {
+            let words = std::iter::once("blockframe").chain(line.split(' '));
+            assert!(Cli::try_parse_from(words).is_err(), "{line}");
+        }
+    }
+}

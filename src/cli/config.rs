@@ -1,0 +1,430 @@
+//! The configuration file: TOML, every key optional, an unknown key an error.
+
+use super::error::{CliError, CliResult};
+use super::units;
+use crate::base::ErrorClass;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What the configuration says.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    /// Which archive.
+    pub archive: ArchiveConfig,
+    /// How it is mounted.
+    pub mount: MountConfig,
+    /// What is kept in memory.
+    pub cache: CacheConfig,
+    /// Serving over a network.
+    pub server: ServerConfig,
+    /// Background verification.
+    pub scrub: ScrubConfig,
+    /// Messages.
+    pub logging: LoggingConfig,
+}
+
+/// `[archive]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ArchiveConfig {
+    /// The archive's directory; relative to the configuration file.
+    #[serde(serialize_with = "empty_when_unset", deserialize_with = "unset_when_empty")]
+    pub directory: Option<PathBuf>,
+}
+
+/// `[mount]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MountConfig {
+    /// Where `mount` and `umount` work when they are told no mount point.
+    #[serde(serialize_with = "empty_when_unset", deserialize_with = "unset_when_empty")]
+    pub default_mountpoint: Option<PathBuf>,
+    /// Understood, and without effect in this version.
+    pub default_remote: String,
+}
+
+/// `[cache]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CacheConfig {
+    /// Verified data kept in memory by a mount.
+    pub max_size: Size,
+    /// The same limit in segments of 32 MiB; the smaller of both counts.
+    pub max_segments: u64,
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        Self { max_size: Size(256 << 20), max_segments: 100 }
+    }
+}
+
+impl CacheConfig {
+    /// Most bytes of verified data that a mount keeps in memory.
+    pub fn limit(&self) -> u64 {
+        const SEGMENT: u64 = 32 << 20;
+        self.max_size.0.min(self.max_segments.saturating_mul(SEGMENT))
+    }
+}
+
+/// `[server]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ServerConfig {
+    /// Understood, and without effect in this version.
+    pub default_port: u16,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self { default_port: 8080 }
+    }
+}
+
+/// `[scrub]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ScrubConfig {
+    /// Whether the mount daemon verifies stored data in the background.
+    pub enabled: bool,
+    /// Most bytes read per second.
+    pub max_rate: Size,
+    /// How old a verification may become before the data is verified again.
+    pub max_age: Age,
+}
+
+impl Default for ScrubConfig {
+    fn default() -> Self {
+        Self { enabled: true, max_rate: Size(50_000_000), max_age: Age(Duration::from_secs(30 * 86_400)) }
+    }
+}
+
+/// `[logging]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LoggingConfig {
+    /// The least important messages that are shown.
+    pub level: LogLevel,
+}
+
+/// How important a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// What failed.
+    Error,
+    /// What should be looked at.
+    #[default]
+    Warn,
+    /// What happens.
+    Info,
+    /// Why it happens.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl LogLevel {
+    /// As a directive of the log filter.
+    pub fn name(self) -> &'static str {
+        match self {
+            LogLevel::Error => "error",
+            LogLevel::Warn => "warn",
+            LogLevel::Info => "info",
+            LogLevel::Debug => "debug",
+            LogLevel::Trace => "trace",
+        }
+    }
+}
+
+/// A size in bytes; `"10MB"`, `"10MiB"` or a number in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size(pub u64);
+
+/// A length of time; `"30d"` in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Age(pub Duration);
+
+impl Serialize for Size {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(&units::exact_size(self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "expected a size such as \"10MB\" or \"10MiB\"")]
+        enum Raw {
+            Number(u64),
+            Text(String),
+        }
+        match Raw::deserialize(d)? {
+            Raw::Number(bytes) => Ok(Size(bytes)),
+            Raw::Text(text) => units::parse_size(&text).map(Size).map_err(serde::de::Error::custom),
+        }
+    }
+}
+
+impl Serialize for Age {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        let seconds = self.0.as_secs();
+        if seconds.is_multiple_of(86_400) {
+            s.collect_str(&format_args!("{}d", seconds / 86_400))
+        } else {
+            s.collect_str(&humantime::format_duration(self.0))
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Age {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        units::parse_duration(&text).map(Age).map_err(serde::de::Error::custom)
+    }
+}
+
+fn empty_when_unset<S: Serializer>(path: &Option<PathBuf>, s: S) -> Result<S::Ok, S::Error> {
+    path.clone().unwrap_or_default().serialize(s)
+}
+
+fn unset_when_empty<'de, D: Deserializer<'de>>(d: D) -> Result<Option<PathBuf>, D::Error> {
+    let path = PathBuf::deserialize(d)?;
+    Ok((!path.as_os_str().is_empty()).then_some(path))
+}
+
+/// A configuration with where it came from.
+#[derive(Debug, Clone, Default)]
+pub struct LoadedConfig {
+    /// What it says.
+    pub config: Config,
+    /// Its file; none when there is none and the defaults are in force.
+    pub file: Option<PathBuf>,
+    /// What the user should know: keys without effect.
+    pub warnings: Vec<String>,
+}
+
+impl LoadedConfig {
+    /// Loads `chosen`, else the first configuration file that exists.
+    pub fn find(chosen: Option<&Path>) -> CliResult<Self> {
+        if let Some(file) = chosen {
+            return Self::load(file);
+        }
+        for file in search_path() {
+            if file.is_file() {
+                return Self::load(&file);
+            }
+        }
+        Ok(Self::default())
+    }
+
+    /// Loads a file.
+    pub fn load(file: &Path) -> CliResult<Self> {
+        let text = std::fs::read_to_string(file).map_err(|error| {
+            let hint = match error.kind() {
+                io::ErrorKind::NotFound => "; copy config.toml.example there, or name another file with --config",
+                io::ErrorKind::InvalidData => "; a configuration is UTF-8 text",
+                _ => "",
+            };
+            CliError::io(format!("cannot read the configuration {}{hint}", file.display()), error)
+        })?;
+        let (mut config, warnings) = parse(&text)
+            .map_err(|problem| CliError::new(ErrorClass::Invalid, format!("{}:{problem}", file.display())))?;
+        if let (Some(directory), Some(base)) = (&mut config.archive.directory, file.parent()) {
+            *directory = base.join(&directory);
+        }
+        Ok(Self { config, file: Some(file.to_path_buf()), warnings })
+    }
+}
+
+/// Where a configuration is looked for when none is named, in this order.
+pub fn search_path() -> Vec<PathBuf> {
+    let user = std::env::var_os("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
+        .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".config")));
+    let mut files = vec![PathBuf::from("config.toml")];
+    files.extend(user.map(|directory| directory.join("blockframe/config.toml")));
+    files.push("/etc/blockframe/config.toml".into());
+    files
+}
+
+/// The flat keys of old, which stand outside all sections.
+#[derive(Deserialize)]
+struct FlatKeys {
+    archive_directory: Option<PathBuf>,
+    log_level: Option<LogLevel>,
+    encryption_key_path: Option<toml::Value>,
+    segment_size_mb: Option<toml::Value>,
+}
+
+const FLAT_KEYS: [&str; 4] = ["archive_directory", "log_level", "encryption_key_path", "segment_size_mb"];
+
+/// Errors read `LINE: what is wrong`.
+fn parse(text: &str) -> Result<(Config, Vec<String>), String> {
+    let syntax = |error: toml::de::Error| {
+        let line = error.span().map_or(1, |span| line_of(text, span.start));
+        format!("{line}: {}", error.message())
+    };
+    let table = toml::de::DeTable::parse(text).map_err(syntax)?;
+    refuse_unknown_keys(text, table.get_ref())?;
+    // Twice, because behind serde's `flatten` errors would lose their place.
+    let mut config: Config = toml::from_str(text).map_err(syntax)?;
+    let flat: FlatKeys = toml::from_str(text).map_err(syntax)?;
+    let mut warnings = Vec::new();
+    if let Some(directory) = flat.archive_directory {
+        if config.archive.directory.is_some() {
+            return Err(twice(text, "archive_directory", "[archive] directory"));
+        }
+        config.archive.directory = Some(directory);
+    }
+    if let Some(level) = flat.log_level {
+        if table.get_ref().contains_key("logging") {
+            return Err(twice(text, "log_level", "[logging] level"));
+        }
+        config.logging.level = level;
+    }
+    if flat.encryption_key_path.is_some() {
+        warnings.push("encryption_key_path has no effect: this version does not encrypt".into());
+    }
+    if flat.segment_size_mb.is_some() {
+        warnings.push("segment_size_mb has no effect: the archive's profile says how long segments are".into());
+    }
+    Ok((config, warnings))
+}
+
+fn twice(text: &str, flat: &str, key: &str) -> String {
+    let line = text.lines().position(|line| line.trim_start().starts_with(flat)).map_or(1, |at| at + 1);
+    format!("{line}: {flat} is the old name of {key}, which is set too; remove one of them")
+}
+
+fn refuse_unknown_keys(text: &str, table: &toml::de::DeTable<'_>) -> Result<(), String> {
+    let known = known_keys();
+    let sections: Vec<&str> = known.iter().map(|(section, _)| section.as_str()).collect();
+    for (name, value) in table {
+        let shown = name.get_ref().as_ref();
+        let line = line_of(text, name.span().start);
+        let Some((_, keys)) = known.iter().find(|(section, _)| section == shown) else {
+            if FLAT_KEYS.contains(&shown) {
+                continue;
+            }
+            let mut candidates: Vec<String> = sections.iter().map(|section| format!("[{section}]")).collect();
+            candidates.extend(FLAT_KEYS.map(String::from));
+            for (section, keys) in &known {
+                candidates.extend(keys.iter().map(|key| format!("{key} in [{section}]")));
+            }
+            return Err(unknown(line, shown, &candidates));
+        };
+        let toml::de::DeValue::Table(inner) = value.get_ref() else {
+            return Err(format!("{line}: {shown} is a section, written [{shown}] on a line of its own"));
+        };
+        for name in inner.keys() {
+            let key = name.get_ref().as_ref();
+            if !keys.iter().any(|known| known == key) {
+                return Err(unknown(line_of(text, name.span().start), key, keys));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Sections and their keys, read off the defaults so that there is no second list.
+fn known_keys() -> Vec<(String, Vec<String>)> {
+    let table = toml::Table::try_from(Config::default()).unwrap_or_default();
+    let section = |(name, value): (String, toml::Value)| {
+        let keys = value.as_table().map(|keys| keys.keys().cloned().collect()).unwrap_or_default();
+        (name, keys)
+    };
+    table.into_iter().map(section).collect()
+}
+
+fn unknown(line: usize, key: &str, candidates: &[String]) -> String {
+    let distance = |candidate: &String| {
+        let bare = candidate.trim_start_matches('[');
+        let bare = bare.split([' ', ']']).next().unwrap_or(bare);
+        std::cmp::Reverse((strsim::normalized_damerau_levenshtein(bare, key) * 1000.0) as u32)
+    };
+    match candidates.iter().min_by_key(|candidate| distance(candidate)) {
+        Some(nearest) => format!("{line}: unknown key \"{key}\"; did you mean {nearest}?"),
+        None => format!("{line}: unknown key \"{key}\""),
+    }
+}
+
+fn line_of(text: &str, at: usize) -> usize {
+    text.bytes().take(at).filter(|&byte| byte == b'\n').count() + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_shows_every_key_with_its_default() {
+        let text = include_str!("../../config.toml.example");
+        let example: toml::Table = toml::from_str(text).unwrap();
+        assert_eq!(example, toml::Table::try_from(Config::default()).unwrap());
+        assert_eq!(parse(text).unwrap(), (Config::default(), vec![]));
+    }
+
+    #[test]
+    fn unknown_keys_name_line_and_nearest() {
+        let cases = [
+            ("[archive]\ndirectroy = \"x\"\n", "2: unknown key \"directroy\"; did you mean directory?"),
+            ("\n[cahce]\nmax_size = 1\n", "2: unknown key \"cahce\"; did you mean [cache]?"),
+            ("archive_dir = \"x\"", "1: unknown key \"archive_dir\"; did you mean archive_directory?"),
+            ("max_sizes = 4", "1: unknown key \"max_sizes\"; did you mean max_size in [cache]?"),
+            ("archive = \"x\"", "1: archive is a section, written [archive] on a line of its own"),
+        ];
+        for (text, message) in cases {
+            assert_eq!(parse(text).unwrap_err(), message);
+        }
+    }
+
+    #[test]
+    fn wrong_values_name_their_line() {
+        for (text, line) in [
+            ("[cache]\nmax_size = \"ten\"\n", "2: "),
+            ("[logging]\n\nlevel = \"loud\"\n", "3: "),
+            ("[scrub]\nmax_age = 5\n", "2: "),
+            ("log_level = \"loud\"", "1: "),
+            ("x = = 1", "1: "),
+        ] {
+            let problem = parse(text).unwrap_err();
+            assert!(problem.starts_with(line), "{problem}");
+        }
+    }
+
+    #[test]
+    fn old_flat_keys_are_understood() {
+        let text =
+            "archive_directory = \"/a\"\nlog_level = \"debug\"\nsegment_size_mb = 32\nencryption_key_path = \"k\"";
+        let (config, warnings) = parse(text).unwrap();
+        assert_eq!(config.archive.directory, Some("/a".into()));
+        assert_eq!(config.logging.level, LogLevel::Debug);
+        assert_eq!(warnings.len(), 2);
+        assert!(parse("archive_directory = \"a\"\n[archive]\ndirectory = \"b\"").unwrap_err().contains("remove one"));
+    }
+
+    #[test]
+    fn sizes_and_ages_read_as_people_write_them() {
+        let (config, _) = parse("[cache]\nmax_size = \"1GiB\"\nmax_segments = 2\n[scrub]\nmax_age = \"2h\"").unwrap();
+        assert_eq!(config.cache.max_size, Size(1 << 30));
+        assert_eq!(config.cache.limit(), 64 << 20);
+        assert_eq!(config.scrub.max_age, Age(Duration::from_secs(7200)));
+        assert_eq!(parse("[cache]\nmax_size = 4096").unwrap().0.cache.limit(), 4096);
+    }
+
+    #[test]
+    fn a_relative_archive_is_relative_to_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("config.toml");
+        std::fs::write(&file, "[archive]\ndirectory = \"data\"\n").unwrap();
+        let loaded = LoadedConfig::find(Some(&file)).unwrap();
+        assert_eq!(loaded.config.archive.directory, Some(directory.path().join("data")));
+        let missing = LoadedConfig::find(Some(&directory.path().join("none"))).unwrap_err();
+        assert!(missing.to_string().contains("config.toml.example"), "{missing}");
+    }
+}

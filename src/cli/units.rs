@@ -1,0 +1,185 @@
+//! Sizes, times and ranges as people write and read them.
+
+use super::args::{Budget, ByteSpan};
+use crate::base::Timestamp;
+use std::time::Duration;
+
+/// Reads a size: `10MB` is decimal, `10MiB` binary, a bare number bytes.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    parse_size::Config::new()
+        .with_decimal()
+        .parse_size(text.trim())
+        .map_err(|error| format!("\"{text}\" is no size such as 10MB or 10MiB ({error})"))
+}
+
+/// Reads a length of time: `30d`, `2h`, `1h 30m`.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text.trim())
+        .map_err(|error| format!("\"{text}\" is no length of time such as 30d or 2h ({error})"))
+}
+
+/// Reads a budget: a size, or a length of time.
+pub fn parse_budget(text: &str) -> Result<Budget, String> {
+    if let Ok(bytes) = parse_size(text) {
+        return Ok(Budget::Bytes(bytes));
+    }
+    parse_duration(text)
+        .map(Budget::Time)
+        .map_err(|_| format!("\"{text}\" is neither a size (20GB) nor a length of time (2h)"))
+}
+
+/// Reads `A-B`, `A-` or `-B`; both are sizes, B is one past the last byte.
+pub fn parse_range(text: &str) -> Result<ByteSpan, String> {
+    let (start, end) = text.split_once('-').ok_or_else(|| format!("\"{text}\" is no range such as 100-200"))?;
+    let start = if start.is_empty() { 0 } else { parse_size(start)? };
+    let end = if end.is_empty() { None } else { Some(parse_size(end)?) };
+    match end {
+        Some(end) if end < start => Err(format!("the range \"{text}\" ends before it starts")),
+        _ => Ok(ByteSpan { start, end }),
+    }
+}
+
+/// A size for people, three digits: `512 B`, `1.23 GB`.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
+    if bytes < 1000 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1000.0;
+    let mut unit = 0;
+    // 999.5 would print as 1000 and 9.995 as 10.00: step up before rounding does.
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    let digits = match value {
+        v if v < 9.995 => 2,
+        v if v < 99.95 => 1,
+        _ => 0,
+    };
+    format!("{value:.digits$} {}", UNITS[unit])
+}
+
+/// A size as the configuration writes it: the largest unit that leaves a whole number.
+pub fn exact_size(bytes: u64) -> String {
+    const UNITS: [(&str, u64); 8] = [
+        ("TiB", 1 << 40),
+        ("TB", 1_000_000_000_000),
+        ("GiB", 1 << 30),
+        ("GB", 1_000_000_000),
+        ("MiB", 1 << 20),
+        ("MB", 1_000_000),
+        ("KiB", 1 << 10),
+        ("kB", 1000),
+    ];
+    match UNITS.iter().find(|(_, unit)| bytes >= *unit && bytes.is_multiple_of(*unit)) {
+        Some((name, unit)) => format!("{}{name}", bytes / unit),
+        None => format!("{bytes}"),
+    }
+}
+
+/// A point in time for people, UTC: `2026-11-20 22:06:38`.
+pub fn time(seconds: i64) -> String {
+    let (year, month, day) = civil_date(seconds.div_euclid(86_400));
+    let in_day = seconds.rem_euclid(86_400);
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", in_day / 3600, in_day / 60 % 60, in_day % 60)
+}
+
+/// A point in time for programs: RFC 3339 with nanoseconds, UTC.
+pub fn rfc3339(time: Timestamp) -> String {
+    let text = self::time(time.seconds).replace(' ', "T");
+    format!("{text}.{:09}Z", time.nanoseconds)
+}
+
+/// Year, month and day of a day counted from 1970-01-01, in the proleptic
+/// Gregorian calendar (H. Hinnant, "chrono-compatible low-level date algorithms").
+fn civil_date(days: i64) -> (i64, i64, i64) {
+    let shifted = days.saturating_add(719_468);
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+}
+
+/// How long ago, in the largest whole unit: `12 days`, `3 hours`.
+pub fn age(seconds: u64) -> String {
+    let (count, unit) = match seconds {
+        0..60 => (seconds, "second"),
+        60..3600 => (seconds / 60, "minute"),
+        3600..86_400 => (seconds / 3600, "hour"),
+        _ => (seconds / 86_400, "day"),
+    };
+    plural(count, unit)
+}
+
+/// `1 file`, `2 files`; `1 copy`, `2 copies`.
+pub fn plural(count: u64, noun: &str) -> String {
+    match (count, noun.strip_suffix('y')) {
+        (1, _) => format!("1 {noun}"),
+        (_, Some(stem)) if !stem.ends_with(['a', 'e', 'o']) => format!("{count} {stem}ies"),
+        _ => format!("{count} {noun}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_decimal_or_binary_as_written() {
+        assert_eq!(parse_size("10MB"), Ok(10_000_000));
+        assert_eq!(parse_size("10MiB"), Ok(10 << 20));
+        assert_eq!(parse_size(" 1.5 GB "), Ok(1_500_000_000));
+        assert_eq!(parse_size("123"), Ok(123));
+        for bad in ["", "ten", "10XB", "-1"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+        for bytes in [0, 1, 1000, 1024, 1 << 20, 10_000_000, 123_456_789, 1 << 41] {
+            assert_eq!(parse_size(&exact_size(bytes)), Ok(bytes));
+        }
+    }
+
+    #[test]
+    fn sizes_show_three_digits() {
+        let shown = [0, 999, 1000, 9_994, 9_995, 99_949, 999_499, 999_500, 1_234_567_890, u64::MAX].map(size);
+        let expected =
+            ["0 B", "999 B", "1.00 kB", "9.99 kB", "10.0 kB", "99.9 kB", "999 kB", "1.00 MB", "1.23 GB", "18.4 EB"];
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn times_are_right_on_both_sides_of_1970() {
+        assert_eq!(time(0), "1970-01-01 00:00:00");
+        assert_eq!(time(-1), "1969-12-31 23:59:59");
+        assert_eq!(time(951_827_696), "2000-02-29 12:34:56");
+        assert_eq!(time(4_107_542_400), "2100-03-01 00:00:00");
+        for seconds in [0i64, 86_399, 1_795_212_398, 4_102_444_800, 68_169_600] {
+            let moment = std::time::UNIX_EPOCH + Duration::from_secs(seconds as u64);
+            let expected = humantime::format_rfc3339_seconds(moment).to_string();
+            assert_eq!(format!("{}Z", time(seconds).replace(' ', "T")), expected);
+        }
+        let _ = (time(i64::MIN), time(i64::MAX));
+    }
+
+    #[test]
+    fn budgets_and_ranges_parse() {
+        assert_eq!(parse_budget("20GB"), Ok(Budget::Bytes(20_000_000_000)));
+        assert_eq!(parse_budget("2h"), Ok(Budget::Time(Duration::from_secs(7200))));
+        assert_eq!(parse_range("100-200"), Ok(ByteSpan { start: 100, end: Some(200) }));
+        assert_eq!(parse_range("1KiB-"), Ok(ByteSpan { start: 1024, end: None }));
+        assert_eq!(parse_range("-5"), Ok(ByteSpan { start: 0, end: Some(5) }));
+        assert!(parse_range("5-4").is_err());
+        assert!(parse_range("5").is_err());
+    }
+
+    #[test]
+    fn counts_agree_with_their_nouns() {
+        assert_eq!(age(86_400), "1 day");
+        assert_eq!(age(86_400 * 12 + 5), "12 days");
+        assert_eq!(plural(2, "directory"), "2 directories");
+    }
+}
