@@ -270,7 +270,8 @@ impl BlockStore for MemoryStore {
 
     fn replace(&self, from: &StoreKey, to: &StoreKey) -> StoreResult<()> {
         let mut names = self.names();
-        let inode = names.current.get(from).cloned().ok_or_else(|| self.error(StoreErrorKind::NotFound, "replace", from))?;
+        let inode =
+            names.current.get(from).cloned().ok_or_else(|| self.error(StoreErrorKind::NotFound, "replace", from))?;
         if !names.current.contains_key(to) && !names.is_free_for_file(to) {
             return Err(self.error(StoreErrorKind::Exists, "replace", to));
         }
