@@ -144,6 +144,19 @@ fn publishing_nothing_is_not_found(store: &dyn BlockStore) {
     assert_eq!(names(store, None), [("file".to_string(), false)]);
 }
 
+fn replacing_moves_one_file_over_another(store: &dyn BlockStore) {
+    store.write(&key("dir/target"), b"old").unwrap();
+    stage(store, "tmp/new", b"newer");
+    store.replace(&key("tmp/new"), &key("dir/target")).unwrap();
+    assert_eq!(store.read(&key("dir/target"), 10).unwrap(), b"newer");
+    assert_eq!(kind(store.read(&key("tmp/new"), 10)), StoreErrorKind::NotFound);
+    stage(store, "tmp/new", b"first");
+    store.replace(&key("tmp/new"), &key("other/target")).unwrap();
+    assert_eq!(store.read(&key("other/target"), 10).unwrap(), b"first");
+    assert_eq!(kind(store.replace(&key("tmp/none"), &key("dir/target"))), StoreErrorKind::NotFound);
+    assert_eq!(store.read(&key("dir/target"), 10).unwrap(), b"newer");
+}
+
 fn a_range_is_written_in_place_and_never_beyond_the_end(store: &dyn BlockStore) {
     if !store.capabilities().range_write {
         assert_eq!(kind(store.write_range(&key("f"), 0, b"x")), StoreErrorKind::Unsupported);
@@ -297,6 +310,7 @@ suite! {
         creating_again_begins_with_an_empty_file,
         publishing_moves_everything,
         publishing_onto_something_leaves_both_untouched,
+        replacing_moves_one_file_over_another,
         publishing_nothing_is_not_found,
         a_range_is_written_in_place_and_never_beyond_the_end,
         deleting_removes_one_file_and_a_missing_one_is_no_error,

@@ -7,10 +7,9 @@ use crate::cli::error::{CliError, CliResult};
 use crate::cli::exit::ExitStatus;
 use crate::cli::namespace::resolve;
 use crate::cli::output::printable;
-use crate::format::NodeBody;
-
-/// Bytes that are read and written as one.
-const STEP: u64 = 1 << 20;
+use crate::format::{EntryPath, NodeBody};
+use crate::ingest;
+use std::sync::atomic::AtomicBool;
 
 /// Writes the content, or a range of it, to standard output.
 pub(super) fn run(context: &Context, args: &CatArgs) -> CliResult<ExitStatus> {
@@ -28,35 +27,17 @@ pub(super) fn run(context: &Context, args: &CatArgs) -> CliResult<ExitStatus> {
         }
         _ => return Err(CliError::new(ErrorClass::Invalid, format!("{path} is no regular file"))),
     };
-    let range = within(args.range, content.size, &path.to_string())?;
-    if range.is_empty() {
-        return Ok(ExitStatus::Done);
-    }
-    let Some(place) = open.catalog.place(&content.hash, content.size)? else {
-        let hint = format!("{path}: no object holds its content any more; `blockframe status` tells what is lost");
-        return Err(CliError::new(ErrorClass::Unrecoverable, hint));
-    };
-    let object = open.archive.object(&place.object)?;
-    let mut at = range.start();
-    let mut buffer = Vec::new();
-    while at < range.end() {
-        let step = ContentRange::between(place.offset + at, place.offset + (at + STEP).min(range.end()));
-        let verified = object
-            .read_reusing(step, std::mem::take(&mut buffer))
-            .map_err(|error| CliError::from(error).context(format!("{path}: {} bytes were read before this", at)))?;
-        if verified.range().len() != step.len() {
-            let hint = format!("{path}: its object is shorter than the catalog says; run `blockframe rebuild-catalog`");
-            return Err(CliError::new(ErrorClass::Unrecoverable, hint));
-        }
-        context.out().write(verified.bytes())?;
-        at += step.len();
-        buffer = verified.into_buffer();
-    }
-    context.out().flush()?;
+    let range = within(args.range, content.size, &path)?;
+    // Ctrl-C ends the process: there is nothing to be resumed.
+    let never = AtomicBool::new(false);
+    let out = context.out();
+    let mut sink = |bytes: &[u8]| out.write_bytes(bytes);
+    ingest::stream(&open.archive, &open.catalog, &path, content, range, &never, &mut sink)?;
+    out.flush()?;
     Ok(open.outcome())
 }
 
-fn within(asked: Option<ByteSpan>, size: u64, path: &str) -> CliResult<ContentRange> {
+fn within(asked: Option<ByteSpan>, size: u64, path: &EntryPath) -> CliResult<ContentRange> {
     let Some(ByteSpan { start, end }) = asked else { return Ok(ContentRange::between(0, size)) };
     if start > size {
         let hint = format!("{path} has {size} bytes; byte {start} is past its end");

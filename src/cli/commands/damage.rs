@@ -1,8 +1,8 @@
 //! Damage as `health` and `repair` tell it: which files, which bytes, and
 //! what to do next.
 
-use crate::archive::health::{BlockHealth, LostRange, ObjectHealth, ShardState};
 use crate::archive::{Archive, ArchiveError, Verdict};
+use crate::archive::{BlockHealth, LostRange, ObjectHealth, ShardState};
 use crate::base::units::LEAF_SIZE;
 use crate::base::{ContentRange, LeafIndex};
 use crate::catalog::{Catalog, ObjectRecord};
@@ -82,8 +82,11 @@ impl DamageReport {
     pub(super) fn lost(catalog: &Catalog, record: &ObjectRecord, error: &ArchiveError) -> CliResult<Self> {
         let whole = ContentRange::between(0, record.key.stored_size);
         let (paths, path_count) = affected_paths(catalog, record, &[whole])?;
-        let files = [layout::MANIFEST, layout::MANIFEST_COPY]
-            .map(|file| DamagedFile { file: file.into(), why: error.to_string(), ranges: Vec::new() });
+        let files = [layout::MANIFEST, layout::MANIFEST_COPY].map(|file| DamagedFile {
+            file: file.into(),
+            why: error.to_string(),
+            ranges: Vec::new(),
+        });
         let next = next_step(Verdict::Unrecoverable, &paths);
         let object = record.reference.name.to_string();
         Ok(Self { object, verdict: Verdict::Unrecoverable, files: files.into(), paths, path_count, next })
@@ -112,7 +115,8 @@ impl DamageReport {
 fn next_step(verdict: Verdict, paths: &[AffectedPath]) -> String {
     match verdict {
         Verdict::Unrecoverable => {
-            let which = paths.first().map_or("the file".into(), |path| format!("/{}", printable(path.path.path.as_bytes())));
+            let which =
+                paths.first().map_or("the file".into(), |path| format!("/{}", printable(path.path.path.as_bytes())));
             format!("commit {which} again from another copy; `blockframe get` saves the ranges that are readable")
         }
         _ => "blockframe repair".into(),
@@ -127,7 +131,8 @@ fn damaged_files(geometry: &Geometry, block: &BlockHealth) -> Vec<DamagedFile> {
             ShardState::Healthy => None,
             ShardState::Unusable(fault) => Some(DamagedFile { file, why: fault.to_string(), ranges: Vec::new() }),
             ShardState::Damaged { leaves, wrong_len } => {
-                let mut why = format!("{} damaged", units::plural(leaves.len() as u64, "leaf").replace("leafs", "leaves"));
+                let mut why =
+                    format!("{} damaged", units::plural(leaves.len() as u64, "leaf").replace("leafs", "leaves"));
                 if let Some(found) = wrong_len {
                     why = format!("{why}, {found} bytes long instead of {}", shape.shard_len(shard));
                 }
@@ -138,7 +143,11 @@ fn damaged_files(geometry: &Geometry, block: &BlockHealth) -> Vec<DamagedFile> {
     let mut files: Vec<DamagedFile> = shards.collect();
     if !block.tree_good {
         let file = layout::tree_path(geometry, &shape);
-        files.push(DamagedFile { file, why: "damaged (a cache of hashes, made anew by repair)".into(), ranges: vec![] });
+        files.push(DamagedFile {
+            file,
+            why: "damaged (a cache of hashes, made anew by repair)".into(),
+            ranges: vec![],
+        });
     }
     files
 }
@@ -205,10 +214,8 @@ mod tests {
     fn neighbouring_leaves_are_one_range() {
         let leaves = [0, 1, 3].map(LeafIndex::new);
         let ranges = leaf_ranges(&leaves, 3 * LEAF_SIZE + 10);
-        let expected = [
-            Bytes { start: 0, end: 2 * LEAF_SIZE },
-            Bytes { start: 3 * LEAF_SIZE, end: 3 * LEAF_SIZE + 10 },
-        ];
+        let expected =
+            [Bytes { start: 0, end: 2 * LEAF_SIZE }, Bytes { start: 3 * LEAF_SIZE, end: 3 * LEAF_SIZE + 10 }];
         assert_eq!(ranges, expected);
     }
 }

@@ -115,10 +115,18 @@ pub(super) fn tier_row(from: u64, tier: &TierRule) -> [String; 4] {
     let overhead = ((k + m) / k * outer - 1.0) * 100.0;
     let (code, survives) = match (tier.k, tier.outer) {
         (1, _) => (format!("{} copies", tier.m + 1), format!("any {} lost", tier.m)),
-        (k, None) => (format!("RS({k},{})", tier.m), format!("any {} lost shards of {} in each block", tier.m, k + tier.m)),
+        (k, None) => {
+            (format!("RS({k},{})", tier.m), format!("any {} lost shards of {} in each block", tier.m, k + tier.m))
+        }
         (k, Some(outer)) => (
             format!("RS({k},{}) and RS({},{}) over blocks", tier.m, outer.k, outer.m),
-            format!("any {} lost shards of {} in each block, and {} whole block of {}", tier.m, k + tier.m, outer.m, outer.k + outer.m),
+            format!(
+                "any {} lost shards of {} in each block, and {} whole block of {}",
+                tier.m,
+                k + tier.m,
+                outer.m,
+                outer.k + outer.m
+            ),
         ),
     };
     [contents, code, format!("{overhead:.0} %"), survives]

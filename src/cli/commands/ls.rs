@@ -91,14 +91,7 @@ fn list(
     result
 }
 
-fn show(
-    out: &Output,
-    open: &OpenArchive,
-    long: bool,
-    path: &EntryPath,
-    shown: &[u8],
-    inode: &Inode,
-) -> CliResult<()> {
+fn show(out: &Output, open: &OpenArchive, long: bool, path: &EntryPath, shown: &[u8], inode: &Inode) -> CliResult<()> {
     let holding = if long { Holding::of(open, inode)? } else { None };
     if out.is_json() {
         return out.json(&LongEntry { node: NodeJson::new(path, inode), holding });
