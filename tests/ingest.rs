@@ -7,7 +7,7 @@ mod kit;
 
 use blockframe::archive::Archive;
 use blockframe::base::{ContentHash, ContentRange, ErrorClass, SystemClock, Timestamp};
-use blockframe::catalog::{Catalog, CatalogWriter, Inode, ObjectRecord};
+use blockframe::catalog::{Catalog, Inode, ObjectRecord};
 use blockframe::format::{BundleTable, Entry, EntryPath, NodeBody, ObjectKind, layout};
 use blockframe::ingest::{
     CommitItem, CommitReport, CommitRequest, FileReport, IngestError, IngestResult, Outcome, Problem, Reporter,
@@ -30,8 +30,7 @@ struct Bench {
     faults: Arc<FaultStore>,
     archive: Arc<Archive>,
     catalog: Catalog,
-    writer: CatalogWriter,
-    _home: TempDir,
+    home: TempDir,
     work: TempDir,
 }
 
@@ -42,8 +41,7 @@ impl Bench {
         let archive = Arc::new(Archive::open(faults.clone(), Arc::new(SystemClock), fixture.events.clone()).unwrap());
         let home = scratch();
         let catalog = Catalog::create(home.path(), &archive).unwrap();
-        let writer = catalog.writer().unwrap();
-        Self { fixture, faults, archive, catalog, writer, _home: home, work: scratch() }
+        Self { fixture, faults, archive, catalog, home, work: scratch() }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -57,7 +55,8 @@ impl Bench {
         log: &dyn Reporter,
     ) -> IngestResult<CommitReport> {
         let request = CommitRequest { items, exclude: vec![self.fixture.dir.path().to_path_buf()], cancel };
-        commit(&self.archive, &self.catalog, &self.writer, request, log)
+        let writer = self.catalog.writer()?;
+        commit(&self.archive, &self.catalog, &writer, request, log)
     }
 
     /// Commits paths of the working directory to the archive's root.
@@ -374,6 +373,24 @@ fn every_name_can_be_rebuilt_from_manifests_and_bundles() {
     }
     expected.sort();
     assert_eq!(told, expected, "each name once");
+}
+
+#[test]
+fn the_tree_comes_back_when_everything_of_the_catalog_is_lost() {
+    let mut bench = Bench::new();
+    make_tree(&bench.path("tree"));
+    bench.commit(&["tree"]);
+    fs::write(bench.path("tree/photos/2020/6.jpg"), "changed").unwrap();
+    fs::remove_file(bench.path("tree/photos/2021/also 1.jpg")).unwrap();
+    fs::hard_link(bench.path("tree/tier4"), bench.path("tree/photos/2021/also 1.jpg")).unwrap();
+    fs::rename(bench.path("tree/tier3"), bench.path("tree/tier3 renamed")).unwrap();
+    fs::write(bench.path("tree/tier3"), content(44_444, 3)).unwrap();
+    bench.commit(&["tree"]);
+    fs::remove_dir_all(bench.fixture.dir.path().join(layout::CATALOG_DIR)).unwrap();
+    bench.home = scratch();
+    bench.catalog = Catalog::open(bench.home.path(), &bench.archive).unwrap();
+    assert_eq!(bench.restore("tree", "out").failed, 0);
+    assert_eq!(picture(&bench.path("out/tree")), picture(&bench.path("tree")));
 }
 
 #[test]
