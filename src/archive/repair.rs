@@ -134,15 +134,17 @@ impl Archive {
 }
 
 impl Object {
-    /// Plans and repairs one block.
+    /// Plans and repairs one block. A step that fails is logged, and does not stop the others.
     pub(super) fn repair_block(&self, health: &BlockHealth) -> ArchiveResult<()> {
         for step in self.plan_block(health)? {
-            self.execute(&step)?;
+            if let Err(error) = self.execute(&step) {
+                tracing::error!(object = %self.manifest().name, ?step, %error, "a repair step failed");
+            }
         }
         Ok(())
     }
 
-    fn plan_block(&self, health: &BlockHealth) -> ArchiveResult<Vec<RepairStep>> {
+    pub(super) fn plan_block(&self, health: &BlockHealth) -> ArchiveResult<Vec<RepairStep>> {
         let block = self.block(health.id)?;
         let mut steps = Vec::new();
         let in_place = self.shared().store.capabilities().range_write;
