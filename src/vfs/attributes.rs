@@ -31,7 +31,7 @@ impl HealthSource for () {
 impl HealthSource for HealthLog {
     fn verified(&self, object: &ObjectName) -> Option<(Timestamp, Verdict)> {
         match HealthLog::verified(self, object) {
-            Ok(verified) => verified.map(|verified| (verified.at, verified.verdict)),
+            Ok(verified) => verified,
             Err(error) => {
                 tracing::warn!(%object, %error, "the health log cannot be read");
                 None
