@@ -1,7 +1,7 @@
 //! What can go wrong in the catalog.
 
 use crate::archive::ArchiveError;
-use crate::base::ErrorClass;
+use crate::base::{ErrorClass, ObjectName};
 use crate::format::{EntryPath, FormatError};
 use crate::store::StoreError;
 use std::path::PathBuf;
@@ -12,9 +12,6 @@ pub type CatalogResult<T> = Result<T, CatalogError>;
 /// A failed catalog operation.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
-    /// Placeholder while the module is being built.
-    #[error("not built yet")]
-    NotYet,
     /// Another process is writing to the archive.
     #[error("another blockframe process is writing to this archive ({lock}); wait until it is done")]
     Locked {
@@ -35,6 +32,23 @@ pub enum CatalogError {
         /// The entry.
         path: EntryPath,
     },
+    /// A hard link leads nowhere, or to a directory.
+    #[error("{path} cannot be linked: {target} is not a file that stands there already")]
+    LinkTargetMissing {
+        /// The link.
+        path: EntryPath,
+        /// Where it should lead.
+        target: EntryPath,
+    },
+    /// An object that shall be forgotten holds contents of files.
+    #[error("object {object} is not removed: files need it")]
+    ObjectNeeded {
+        /// The object.
+        object: ObjectName,
+    },
+    /// An earlier change of this writer failed half-way.
+    #[error("an earlier change of the catalog failed half-way; run the command again to continue from what is durable")]
+    Interrupted,
     /// The database failed.
     #[error("the catalog's database {file} failed")]
     Database {
@@ -78,10 +92,12 @@ impl CatalogError {
     /// For the adapters' tables.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::NotYet => ErrorClass::Internal,
             Self::Locked { .. } => ErrorClass::Busy,
             Self::ParentNotDirectory { .. } => ErrorClass::NotDirectory,
             Self::ContentMissing { .. } => ErrorClass::Internal,
+            Self::LinkTargetMissing { .. } => ErrorClass::NotFound,
+            Self::ObjectNeeded { .. } => ErrorClass::Busy,
+            Self::Interrupted => ErrorClass::Latched,
             Self::Database { .. } => ErrorClass::Unavailable,
             Self::Damaged { .. } | Self::Format(_) => ErrorClass::Damaged,
             Self::Local { source, .. } => match source.kind() {

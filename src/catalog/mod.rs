@@ -2,35 +2,114 @@
 //! SQLite database is the working copy; the journal on the store is what
 //! survives it.
 
+mod apply;
+mod change;
+mod database;
 mod error;
+mod local;
+mod objects;
+mod queries;
+mod rebuild;
 mod records;
+mod recovery;
+mod replica;
+mod writer;
 
 pub use error::{CatalogError, CatalogResult};
+pub use rebuild::{RebuildReport, RebuildSource, rebuild};
 pub use records::{
     CommitSummary, ContentPlace, Inode, NamespaceTotals, NewMember, NewObject, ObjectRecord, SourceSignature,
 };
+pub use writer::CatalogWriter;
 
 use crate::archive::Archive;
-use crate::base::ContentHash;
-use crate::format::{Entry, EntryPath};
+use crate::base::{ContentHash, ObjectName};
+use crate::format::EntryPath;
 use blockframe_api::Node;
+use database::{Database, Pool, Use};
+use local::LocalFiles;
+use replica::Replica;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Names that are fetched at once while a directory is listed.
+const LIST_PAGE: usize = 512;
+/// Page cache while a new archive's catalog is made, KiB.
+const CREATE_CACHE_KIB: u32 = 2 << 10;
 
 /// The namespace, open for reading from any thread.
 #[derive(Debug)]
-pub struct Catalog {}
+pub struct Catalog {
+    shared: Arc<Shared>,
+}
 
-/// The one writer of a catalog: holds the archive's writer lock until dropped.
+/// Where a catalog's parts are.
 #[derive(Debug)]
-pub struct CatalogWriter {}
+struct Site {
+    files: LocalFiles,
+    archive: Arc<Archive>,
+    replica: Replica,
+    /// User and group of a root directory that nothing describes: those of the archive's home.
+    owner: (u32, u32),
+}
+
+impl Site {
+    fn new(home: &Path, archive: &Arc<Archive>) -> Self {
+        Self {
+            files: LocalFiles::new(home),
+            archive: archive.clone(),
+            replica: Replica::new(archive.store().clone(), archive.descriptor().id),
+            owner: owner_of(home),
+        }
+    }
+}
+
+#[cfg(unix)]
+fn owner_of(home: &Path) -> (u32, u32) {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(home).map_or((0, 0), |metadata| (metadata.uid(), metadata.gid()))
+}
+
+#[cfg(not(unix))]
+fn owner_of(_home: &Path) -> (u32, u32) {
+    (0, 0)
+}
+
+#[derive(Debug)]
+struct Shared {
+    site: Site,
+    pool: Pool,
+    generation: Mutex<Generation>,
+}
+
+/// Which database file the readers have open.
+#[derive(Debug)]
+struct Generation {
+    file: Option<u64>,
+    replacements: u64,
+}
+
+fn number(node: Node) -> i64 {
+    // Numbers beyond the signed range are never given out, and match no row.
+    i64::try_from(node.number()).unwrap_or(-1)
+}
 
 impl Catalog {
     /// Makes the catalog of a new archive: the database in `home` and the
     /// journal's first snapshot on the store.
     pub fn create(home: &Path, archive: &Arc<Archive>) -> CatalogResult<Self> {
-        let _ = (home, archive);
-        Err(CatalogError::NotYet)
+        let site = Site::new(home, archive);
+        {
+            let _lock = site.files.lock()?;
+            site.files.clear_new_database()?;
+            let database = Database::open(&site.files.new_database(), Use::Build, CREATE_CACHE_KIB)?;
+            database.make_schema(archive.descriptor().id)?;
+            rebuild::make_root(&site, &database)?;
+            recovery::replace_journal(&site.replica, &database, crate::format::journal::ChainHead::START)?;
+            drop(database);
+            site.files.install_new_database()?;
+        }
+        Self::open_site(site)
     }
 
     /// Opens the catalog. A database that is missing, damaged or behind the
@@ -38,26 +117,38 @@ impl Catalog {
     /// cannot be written); a journal that is gone too is replaced by what
     /// manifests and bundles tell.
     pub fn open(home: &Path, archive: &Arc<Archive>) -> CatalogResult<Self> {
-        let _ = (home, archive);
-        Err(CatalogError::NotYet)
+        Self::open_site(Site::new(home, archive))
+    }
+
+    fn open_site(site: Site) -> CatalogResult<Self> {
+        let pool = recovery::open_pool(&site)?;
+        let generation = Mutex::new(Generation { file: site.files.database_identity(), replacements: 0 });
+        Ok(Self { shared: Arc::new(Shared { site, pool, generation }) })
+    }
+
+    fn read<T>(&self, query: impl FnOnce(&Database) -> CatalogResult<T>) -> CatalogResult<T> {
+        self.shared.pool.with(query)
     }
 
     /// The entry `name` of directory `parent`.
     pub fn lookup(&self, parent: Node, name: &[u8]) -> CatalogResult<Option<Inode>> {
-        let _ = (parent, name);
-        Err(CatalogError::NotYet)
+        self.read(|database| match database.child(number(parent), name)? {
+            Some(ino) => database.named_node(ino).map(Some),
+            None => Ok(None),
+        })
     }
 
     /// A node.
     pub fn inode(&self, node: Node) -> CatalogResult<Option<Inode>> {
-        let _ = node;
-        Err(CatalogError::NotYet)
+        self.read(|database| database.node(number(node)))
     }
 
     /// The node at a path.
     pub fn resolve(&self, path: &EntryPath) -> CatalogResult<Option<Inode>> {
-        let _ = path;
-        Err(CatalogError::NotYet)
+        self.read(|database| match database.resolve(path)? {
+            Some(ino) => database.named_node(ino).map(Some),
+            None => Ok(None),
+        })
     }
 
     /// Lists a directory in byte order of the names, after the name `after`,
@@ -68,127 +159,126 @@ impl Catalog {
         after: Option<&[u8]>,
         visit: &mut dyn FnMut(&[u8], Inode) -> bool,
     ) -> CatalogResult<()> {
-        let _ = (directory, after, visit);
-        Err(CatalogError::NotYet)
+        let mut after = after.unwrap_or_default().to_vec();
+        loop {
+            let page = self.read(|database| database.page(number(directory), &after, LIST_PAGE))?;
+            let full = page.len() == LIST_PAGE;
+            if let Some((name, _)) = page.last() {
+                after.clone_from(name);
+            }
+            for (name, inode) in page {
+                if !visit(&name, inode) {
+                    return Ok(());
+                }
+            }
+            if !full {
+                return Ok(());
+            }
+        }
     }
 
     /// The parent of a directory; the root is its own.
     pub fn parent(&self, directory: Node) -> CatalogResult<Option<Node>> {
-        let _ = directory;
-        Err(CatalogError::NotYet)
+        if directory == Node::ROOT {
+            return Ok(Some(directory));
+        }
+        let names = self.read(|database| database.names_of(number(directory)))?;
+        Ok(names.first().map(|(parent, _)| Node::new(*parent as u64)))
     }
 
     /// All paths of a node (several with hard links), sorted.
     pub fn paths_of(&self, node: Node) -> CatalogResult<Vec<EntryPath>> {
-        let _ = node;
-        Err(CatalogError::NotYet)
+        self.read(|database| database.paths_of(number(node)))
     }
 
     /// The nodes whose content lies in an object.
     pub fn nodes_in(&self, object: &ObjectRecord) -> CatalogResult<Vec<Node>> {
-        let _ = object;
-        Err(CatalogError::NotYet)
+        self.read(|database| {
+            let Some((id, _)) = database.object(&object.reference.name)? else { return Ok(Vec::new()) };
+            Ok(database.nodes_in(id)?.into_iter().map(|ino| Node::new(ino as u64)).collect())
+        })
     }
 
     /// Where a content lies; `None` when no object holds it.
     pub fn place(&self, hash: &ContentHash, size: u64) -> CatalogResult<Option<ContentPlace>> {
-        let _ = (hash, size);
-        Err(CatalogError::NotYet)
+        self.read(|database| database.place(hash, size))
     }
 
     /// All objects in the order of their names, after `after`, until `visit` returns false.
     pub fn objects(
         &self,
-        after: Option<&crate::base::ObjectName>,
+        after: Option<&ObjectName>,
         visit: &mut dyn FnMut(ObjectRecord) -> bool,
     ) -> CatalogResult<()> {
-        let _ = (after, visit);
-        Err(CatalogError::NotYet)
+        let mut after = after.map_or("", ObjectName::as_str).to_string();
+        loop {
+            let page = self.read(|database| database.object_page(&after, LIST_PAGE))?;
+            let Some((_, last)) = page.last() else { return Ok(()) };
+            after = last.name.as_str().to_string();
+            for (_, facts) in page {
+                if !visit(facts.into()) {
+                    return Ok(());
+                }
+            }
+        }
     }
 
     /// Counts and sizes of everything.
     pub fn totals(&self) -> CatalogResult<NamespaceTotals> {
-        Err(CatalogError::NotYet)
+        self.read(Database::totals)
     }
 
     /// A number that changes whenever another process has changed the catalog.
     pub fn generation(&self) -> CatalogResult<u64> {
-        Err(CatalogError::NotYet)
+        let replacements = {
+            let mut generation = self.shared.generation.lock().unwrap_or_else(PoisonError::into_inner);
+            let file = self.shared.site.files.database_identity();
+            if self.shared.pool.is_file() && file.is_some() && file != generation.file {
+                // A rebuild put another file in its place.
+                self.shared.pool.reset();
+                generation.file = file;
+                generation.replacements += 1;
+            }
+            generation.replacements
+        };
+        let sequence = if self.shared.pool.is_file() { self.read(Database::head)?.chain.sequence } else { 0 };
+        Ok(sequence.wrapping_add(replacements << 48))
     }
 
     /// Becomes the writer. Error: `Locked` while another process writes.
     pub fn writer(&self) -> CatalogResult<CatalogWriter> {
-        Err(CatalogError::NotYet)
+        CatalogWriter::begin(&self.shared)
     }
 
     /// Checks that the journal on the store is whole and says what the
     /// database says; writes a fresh snapshot where it is not (if it can).
     /// Returns what was wrong.
     pub fn verify_journal(&self, repair: bool) -> CatalogResult<Vec<String>> {
-        let _ = repair;
-        Err(CatalogError::NotYet)
-    }
-}
-
-impl CatalogWriter {
-    /// The sequence number that a manifest or bundle written now carries.
-    pub fn sequence(&self) -> u64 {
-        0
-    }
-
-    /// Where a content lies already.
-    pub fn place(&self, hash: &ContentHash, size: u64) -> CatalogResult<Option<ContentPlace>> {
-        let _ = (hash, size);
-        Err(CatalogError::NotYet)
-    }
-
-    /// Whether some content has this size: only then can a file of this size be a duplicate.
-    pub fn has_size(&self, size: u64) -> CatalogResult<bool> {
-        let _ = size;
-        Err(CatalogError::NotYet)
-    }
-
-    /// The content that a source file had when it was committed with this
-    /// very signature, if that content is still stored.
-    pub fn seen(&self, signature: &SourceSignature) -> CatalogResult<Option<(ContentHash, u64)>> {
-        let _ = signature;
-        Err(CatalogError::NotYet)
+        if !self.shared.pool.is_file() {
+            return Ok(Vec::new());
+        }
+        let mut faults = self.journal_faults()?;
+        if !faults.is_empty() {
+            // A writer may have been at work meanwhile: look again.
+            faults = self.journal_faults()?;
+        }
+        if repair && !faults.is_empty() {
+            match self.writer() {
+                Ok(writer) => {
+                    writer.rewrite_journal()?;
+                    writer.finish()?;
+                }
+                Err(CatalogError::Locked { .. }) => {
+                    tracing::info!("the catalog's journal is not repaired now: another process writes");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(faults)
     }
 
-    /// Records an object that is durable on the store, and the contents it
-    /// holds. Durable when it returns; changes no name.
-    pub fn add_object(&self, object: &NewObject) -> CatalogResult<()> {
-        let _ = object;
-        Err(CatalogError::NotYet)
-    }
-
-    /// Puts entries into the namespace as one atomic, durable change. Parents
-    /// come before children; missing parents are made (mode 0755, times of
-    /// now). An entry replaces what stood at its path, except that a
-    /// directory keeps what is below it. A file whose content is not stored
-    /// is an error, and nothing is changed.
-    pub fn commit_entries(
-        &self,
-        entries: &mut dyn Iterator<Item = CatalogResult<Entry>>,
-    ) -> CatalogResult<CommitSummary> {
-        let _ = entries;
-        Err(CatalogError::NotYet)
-    }
-
-    /// Forgets an object that no name needs (for `gc`); its shards are the caller's.
-    /// Error when a name does need it.
-    pub fn remove_object(&self, object: &ObjectRecord) -> CatalogResult<()> {
-        let _ = object;
-        Err(CatalogError::NotYet)
-    }
-
-    /// Objects that no name needs.
-    pub fn unreferenced_objects(&self) -> CatalogResult<Vec<ObjectRecord>> {
-        Err(CatalogError::NotYet)
-    }
-
-    /// Closes the catalog cleanly: checkpoints and seals the database.
-    pub fn finish(self) -> CatalogResult<()> {
-        Ok(())
+    fn journal_faults(&self) -> CatalogResult<Vec<String>> {
+        let head = self.read(Database::head)?;
+        recovery::journal_faults(&self.shared.site.replica, &head)
     }
 }

@@ -6,6 +6,7 @@ use crate::archive::ArchiveError;
 use crate::base::ErrorClass;
 use crate::catalog::CatalogError;
 use crate::format::FormatError;
+use crate::ingest::IngestError;
 use crate::store::StoreError;
 use blockframe_api::VfsError;
 use std::fmt;
@@ -81,12 +82,23 @@ macro_rules! from_layer {
         })*
     };
 }
-from_layer!(ArchiveError, CatalogError, StoreError, VfsError);
+from_layer!(ArchiveError, CatalogError, IngestError, StoreError, VfsError);
 
 impl From<FormatError> for CliError {
     fn from(error: FormatError) -> Self {
         ArchiveError::from(error).into()
     }
+}
+
+/// An error with its causes on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 fn class_of_io(error: &io::Error) -> ErrorClass {

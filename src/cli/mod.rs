@@ -9,6 +9,7 @@ pub mod error;
 pub mod exit;
 pub mod interrupt;
 mod logging;
+pub mod namespace;
 pub mod output;
 pub mod units;
 

@@ -7,6 +7,7 @@ pub mod bundle;
 pub mod descriptor;
 pub mod entry;
 pub mod geometry;
+pub mod journal;
 pub mod layout;
 pub mod manifest;
 pub mod sealed_json;

@@ -216,6 +216,27 @@ impl LocalStore {
     }
 }
 
+impl LocalStore {
+    fn append_inner(&self, key: &StoreKey, keep: u64, bytes: &[u8]) -> io::Result<()> {
+        if keep == 0 {
+            return self.put(key, Names::Durable, |directory, name| publish_at(directory, OsStr::new(name), bytes));
+        }
+        let (directory, name) = self.parent(key)?;
+        let file = directory.open_file_for_update(name)?;
+        let len = file.metadata()?.len();
+        if len < keep {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file ends before the place to append at"));
+        }
+        if len > keep {
+            file.set_len(keep)?;
+        }
+        write_all_at(&file, bytes, keep)?;
+        file.sync_data().inspect_err(|_| {
+            self.latched().insert(key.clone());
+        })
+    }
+}
+
 impl BlockStore for LocalStore {
     fn label(&self) -> &str {
         &self.label
@@ -291,6 +312,15 @@ impl BlockStore for LocalStore {
             return Err(StoreError::new(StoreErrorKind::Latched, "write to", &self.label, key));
         }
         self.write_range_inner(key, offset, bytes).map_err(|error| self.error("write to", key, error))
+    }
+
+    fn append(&self, key: &StoreKey, keep: u64, bytes: &[u8]) -> StoreResult<()> {
+        if keep == 0 {
+            self.latched().remove(key);
+        } else if self.latched().contains(key) {
+            return Err(StoreError::new(StoreErrorKind::Latched, "append to", &self.label, key));
+        }
+        self.append_inner(key, keep, bytes).map_err(|error| self.error("append to", key, error))
     }
 
     fn delete(&self, key: &StoreKey) -> StoreResult<()> {

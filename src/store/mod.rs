@@ -3,13 +3,18 @@
 
 mod directory;
 mod error;
+mod fault;
 mod key;
 mod local;
+mod memory;
 mod publish;
+mod random;
 
 pub use error::{StoreError, StoreErrorKind};
+pub use fault::{Counters, Fault, FaultStore, Operation};
 pub use key::{KeyError, StoreKey};
 pub use local::LocalStore;
+pub use memory::MemoryStore;
 pub use publish::{is_temporary_name, publish_file, sync_directory};
 
 use std::fmt::Debug;
@@ -81,11 +86,33 @@ pub trait BlockStore: Send + Sync + Debug {
     /// capability `range_write`; never extends the file.
     fn write_range(&self, key: &StoreKey, offset: u64, bytes: &[u8]) -> StoreResult<()>;
 
+    /// Makes the file at `key` end with `bytes` after its first `keep` bytes:
+    /// what stood behind those is cut off, and the new end is durable. With
+    /// `keep` 0 a missing file is made. After an error the file has its first
+    /// `keep` bytes and possibly some of `bytes`.
+    ///
+    /// A store that cannot append writes the whole file anew.
+    ///
+    /// Errors: `NotFound`; `ShortRead` when the file is shorter than `keep`.
+    fn append(&self, key: &StoreKey, keep: u64, bytes: &[u8]) -> StoreResult<()> {
+        let mut whole = Vec::new();
+        if keep > 0 {
+            let file = self.open(key)?;
+            if file.len() < keep {
+                return Err(StoreError::new(StoreErrorKind::ShortRead, "append to", self.label(), key));
+            }
+            whole.resize(keep as usize, 0);
+            file.read_at(0, &mut whole)?;
+        }
+        whole.extend_from_slice(bytes);
+        self.write(key, &whole)
+    }
+
     /// Deletes a file; a missing one is no error. Directories that it leaves
     /// empty may be removed.
     fn delete(&self, key: &StoreKey) -> StoreResult<()>;
 
-    /// Deletes everything below a prefix; a missing one is no error.
+    /// Deletes everything at and below a prefix; a missing one is no error.
     fn delete_prefix(&self, prefix: &StoreKey) -> StoreResult<()>;
 
     /// The names directly below `prefix` (`None`: the store's top), sorted;

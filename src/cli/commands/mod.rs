@@ -1,8 +1,18 @@
 //! The commands, one subject a file.
 
+mod cat;
+mod commit;
 mod completions;
 mod config;
+mod damage;
 mod doctor;
+mod gc;
+mod get;
+mod health;
+mod init;
+mod ls;
+mod plan;
+mod status;
 
 use super::args::{Command, ConfigCommand};
 use super::context::Context;
@@ -20,6 +30,18 @@ pub fn needs_no_configuration(command: &Command) -> bool {
 /// Runs a command.
 pub fn run(context: &Context, command: &Command) -> CliResult<ExitStatus> {
     match command {
+        Command::Init(args) => init::run(context, args),
+        Command::Commit(args) => commit::run(context, args),
+        Command::Get(args) => get::run(context, args),
+        Command::Plan(args) => plan::run(context, args),
+        Command::Ls(args) => ls::ls(context, args),
+        Command::Find(args) => ls::find(context, args),
+        Command::Stat(args) => ls::stat(context, args),
+        Command::Cat(args) => cat::run(context, args),
+        Command::Health(args) => health::health(context, args),
+        Command::Repair(args) => health::repair(context, args),
+        Command::Status => status::run(context),
+        Command::Gc(args) => gc::run(context, args),
         Command::Config(ConfigCommand::Check { file }) => config::check(context, file.as_deref()),
         Command::Doctor => doctor::run(context),
         Command::Completions { shell } => completions::completions(context.out(), *shell),

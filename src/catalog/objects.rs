@@ -1,0 +1,119 @@
+//! What the objects on the store tell of themselves: manifests, and the
+//! tables of bundles. A bad one is reported and skipped.
+
+use super::apply::Applier;
+use super::database::Database;
+use super::rebuild::RebuildReport;
+use super::{CatalogError, CatalogResult};
+use crate::archive::{Archive, ArchiveResult, ObjectRef};
+use crate::base::{ContentRange, ObjectName};
+use crate::format::bundle::{BundleTable, TAIL_LEN};
+use crate::format::journal::{ObjectFacts, Record};
+use crate::format::{Entry, Manifest, NodeBody, ObjectKind};
+
+/// Most bytes of a bundle's table: bundles are small, a longer one is damage.
+const TABLE_LIMIT: u64 = 1 << 30;
+
+/// The objects whose manifests can be read.
+#[derive(Debug)]
+pub(super) struct ObjectSurvey {
+    /// Sequence number and name, oldest first.
+    pub(super) order: Vec<(u64, ObjectName)>,
+}
+
+impl ObjectSurvey {
+    /// Reads all manifests.
+    pub(super) fn take(archive: &Archive, report: &mut RebuildReport) -> CatalogResult<Self> {
+        let mut order = Vec::new();
+        for listed in archive.store().list(None)? {
+            let Ok(name) = listed.name.parse::<ObjectName>() else { continue };
+            if !listed.is_prefix {
+                continue;
+            }
+            match archive.load_manifest(&name) {
+                Ok(manifest) => order.push((manifest.sequence, name)),
+                Err(error) => report.skipped.push((name.to_string(), error.to_string())),
+            }
+        }
+        report.objects_seen = order.len() as u64;
+        order.sort();
+        Ok(Self { order })
+    }
+
+    /// Records an object and its contents, unless the database knows it.
+    pub(super) fn register(
+        &self,
+        archive: &Archive,
+        name: &ObjectName,
+        database: &Database,
+        applier: &mut Applier<'_>,
+        report: &mut RebuildReport,
+    ) -> CatalogResult<()> {
+        if database.object(name)?.is_some() {
+            return Ok(());
+        }
+        let (manifest, table) = match load(archive, name) {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                report.skipped.push((name.to_string(), error.to_string()));
+                return Ok(());
+            }
+        };
+        applier.apply(&Record::Object(facts(&manifest)))?;
+        let whole = Record::Member { hash: manifest.key.hash, offset: 0, size: manifest.key.plain_size, source: None };
+        if manifest.kind == ObjectKind::File {
+            applier.apply(&whole)?;
+        }
+        for row in table.iter().flat_map(|table| &table.rows) {
+            if let (Some(member), Entry::Node { body: NodeBody::File(file), .. }) = (row.member, &row.entry) {
+                let (offset, size) = (member.start(), member.len());
+                applier.apply(&Record::Member { hash: file.hash, offset, size, source: None })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// An object's entries in order. What cannot be read was reported before.
+    pub(super) fn entries(&self, archive: &Archive, name: &ObjectName) -> impl Iterator<Item = Entry> + use<> {
+        let loaded = load(archive, name).ok();
+        loaded.into_iter().flat_map(|(manifest, table)| {
+            let rows = table.into_iter().flat_map(|table| table.rows);
+            manifest.entry.into_iter().chain(rows.map(|row| row.entry))
+        })
+    }
+}
+
+/// An object's manifest, and its table if it is a bundle.
+fn load(archive: &Archive, name: &ObjectName) -> CatalogResult<(Manifest, Option<BundleTable>)> {
+    let manifest = archive.load_manifest(name)?;
+    let table = match manifest.kind {
+        ObjectKind::File => None,
+        ObjectKind::Bundle => Some(read_table(archive, &manifest)?),
+    };
+    Ok((manifest, table))
+}
+
+fn read_table(archive: &Archive, manifest: &Manifest) -> CatalogResult<BundleTable> {
+    let object = archive.object(&ObjectRef { name: manifest.name.clone(), root: manifest.root() })?;
+    let read = |range: ContentRange| -> ArchiveResult<Vec<u8>> { Ok(object.read(range)?.bytes().to_vec()) };
+    let len = manifest.key.plain_size;
+    let tail = read(ContentRange::between(len.saturating_sub(TAIL_LEN), len))?;
+    let place = BundleTable::locate(len, &tail)?;
+    if place.len() > TABLE_LIMIT {
+        let what = format!("a table of {} bytes is too long", place.len());
+        return Err(CatalogError::Format(crate::format::FormatError::Invalid { what: "bundle", why: what }));
+    }
+    Ok(BundleTable::parse(place, &read(place)?)?)
+}
+
+fn facts(manifest: &Manifest) -> ObjectFacts {
+    let geometry = manifest.geometry();
+    ObjectFacts {
+        name: manifest.name.clone(),
+        root: manifest.root(),
+        kind: manifest.kind,
+        key: manifest.key,
+        tier: geometry.tier(),
+        stored_len: geometry.block_ids().filter_map(|id| geometry.block(id)).map(|block| block.stored_len()).sum(),
+    }
+}

@@ -1,0 +1,232 @@
+//! The one writer of a catalog.
+//!
+//! Crash argument: a change is appended to the journal, durably, before the
+//! database's transaction commits. A crash before the journal's last block
+//! leaves neither; a crash between the two leaves a database that is behind,
+//! which the next opening notices and replays; the database is never ahead.
+
+use super::change::{Change, Opening};
+use super::database::{Database, Head, Use};
+use super::local::WriterLock;
+use super::{
+    CatalogError, CatalogResult, CommitSummary, ContentPlace, NewObject, ObjectRecord, Shared, SourceSignature, recovery,
+};
+use crate::base::ContentHash;
+use crate::format::Entry;
+use crate::format::journal::{FileKind, Record};
+use std::cell::Cell;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Page cache of the writer, KiB: what does not fit spills to the database.
+const WRITER_CACHE_KIB: u32 = 32 << 10;
+/// A journal shorter than this is never replaced by a snapshot.
+const ROTATE_FROM: u64 = 4 << 20;
+
+/// The one writer of a catalog: holds the archive's writer lock until dropped.
+#[derive(Debug)]
+pub struct CatalogWriter {
+    shared: Arc<Shared>,
+    state: Mutex<State>,
+    _lock: WriterLock,
+}
+
+#[derive(Debug)]
+struct State {
+    database: Database,
+    head: Head,
+    snapshot_length: u64,
+    unsealed: Cell<bool>,
+    /// A change got half-way between journal and database: what counts is for the next opening to find out.
+    broken: bool,
+}
+
+impl CatalogWriter {
+    /// Takes the lock and brings the database to the journal's end.
+    pub(super) fn begin(shared: &Arc<Shared>) -> CatalogResult<Self> {
+        let lock = shared.site.files.lock()?;
+        if recovery::recover(&shared.site)?.replaced {
+            shared.pool.reset();
+        }
+        let database = Database::open(&shared.site.files.database(), Use::Write, WRITER_CACHE_KIB)?;
+        let head = database.head()?;
+        let snapshot_length = shared.site.replica.length(FileKind::Snapshot, head.file)?.unwrap_or(0);
+        let state = State { database, head, snapshot_length, unsealed: Cell::new(false), broken: false };
+        Ok(Self { shared: shared.clone(), state: Mutex::new(state), _lock: lock })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The sequence number that a manifest or bundle written now carries.
+    pub fn sequence(&self) -> u64 {
+        self.state().head.chain.sequence
+    }
+
+    /// Where a content lies already.
+    pub fn place(&self, hash: &ContentHash, size: u64) -> CatalogResult<Option<ContentPlace>> {
+        self.state().database.place(hash, size)
+    }
+
+    /// Whether some content has this size: only then can a file of this size be a duplicate.
+    pub fn has_size(&self, size: u64) -> CatalogResult<bool> {
+        self.state().database.has_size(size)
+    }
+
+    /// The content that a source file had when it was committed with this
+    /// very signature, if that content is still stored.
+    pub fn seen(&self, signature: &SourceSignature) -> CatalogResult<Option<(ContentHash, u64)>> {
+        self.state().database.seen(signature.get())
+    }
+
+    /// Records an object that is durable on the store, and the contents it
+    /// holds. Durable when it returns; changes no name.
+    pub fn add_object(&self, object: &NewObject) -> CatalogResult<()> {
+        self.change(|change| {
+            change.emit(&Record::Object((&object.record).into()))?;
+            for member in &object.members {
+                change.emit(&Record::Member {
+                    hash: member.hash,
+                    offset: member.offset,
+                    size: member.size,
+                    source: member.source.map(SourceSignature::get),
+                })?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Puts entries into the namespace as one atomic, durable change. Parents
+    /// come before children; missing parents are made (mode 0755, times of
+    /// now, owner of the directory above). An entry replaces what stood at its
+    /// path, except that a directory keeps what is below it. A file whose
+    /// content is not stored is an error, and nothing is changed.
+    pub fn commit_entries(
+        &self,
+        entries: &mut dyn Iterator<Item = CatalogResult<Entry>>,
+    ) -> CatalogResult<CommitSummary> {
+        self.change(|change| {
+            for entry in entries {
+                change.put(&entry?)?;
+            }
+            Ok(change.summary())
+        })
+    }
+
+    /// Forgets an object that no name needs (for `gc`); its shards are the caller's.
+    /// Error when a name does need it.
+    pub fn remove_object(&self, object: &ObjectRecord) -> CatalogResult<()> {
+        self.change(|change| change.remove_object(&object.reference.name))
+    }
+
+    /// Objects that no name needs.
+    pub fn unreferenced_objects(&self) -> CatalogResult<Vec<ObjectRecord>> {
+        self.state().database.unreferenced_objects()
+    }
+
+    /// Closes the catalog cleanly: checkpoints and seals the database.
+    pub fn finish(self) -> CatalogResult<()> {
+        self.seal()
+    }
+
+    /// Replaces journal and snapshot by a fresh snapshot.
+    pub(super) fn rewrite_journal(&self) -> CatalogResult<()> {
+        let mut state = self.state();
+        self.rotate(&mut state)
+    }
+
+    fn seal(&self) -> CatalogResult<()> {
+        let state = self.state();
+        if state.unsealed.get() && !state.broken {
+            self.shared.site.files.seal()?;
+            state.unsealed.set(false);
+        }
+        Ok(())
+    }
+
+    /// Runs one atomic change.
+    fn change<T>(&self, body: impl FnOnce(&mut Change<'_>) -> CatalogResult<T>) -> CatalogResult<T> {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        if state.broken {
+            return Err(CatalogError::Interrupted);
+        }
+        let database = &state.database;
+        database.run(|connection| connection.execute_batch("BEGIN"))?;
+        let opening = Opening {
+            files: &self.shared.site.files,
+            replica: &self.shared.site.replica,
+            head: state.head,
+            unsealed: &state.unsealed,
+        };
+        let mut change = match Change::new(database, Some(opening), self.shared.site.archive.clock().now()) {
+            Ok(change) => change,
+            Err(error) => {
+                rollback(database);
+                return Err(error);
+            }
+        };
+        let outcome = match body(&mut change) {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                change.abandon();
+                rollback(database);
+                return Err(error);
+            }
+        };
+        let ended = change.finish().and_then(|head| {
+            if let Some(head) = &head {
+                database.store_head(head)?;
+            }
+            database.run(|connection| connection.execute_batch("COMMIT"))?;
+            Ok(head)
+        });
+        match ended {
+            Ok(Some(head)) => state.head = head,
+            Ok(None) => return Ok(outcome),
+            Err(error) => {
+                rollback(database);
+                state.broken = true;
+                return Err(error);
+            }
+        }
+        self.rotate_when_long(state);
+        Ok(outcome)
+    }
+
+    /// The change is done already, so trouble here is no error of it.
+    fn rotate_when_long(&self, state: &mut State) {
+        if state.head.length > ROTATE_FROM.max(state.snapshot_length.saturating_mul(2))
+            && let Err(error) = self.rotate(state)
+        {
+            tracing::warn!("the catalog's journal keeps growing, no snapshot can be written: {error}");
+        }
+    }
+
+    fn rotate(&self, state: &mut State) -> CatalogResult<()> {
+        if !state.unsealed.get() {
+            self.shared.site.files.unseal()?;
+            state.unsealed.set(true);
+        }
+        let (head, length) = recovery::replace_journal(&self.shared.site.replica, &state.database, state.head.chain)?;
+        state.head = head;
+        state.snapshot_length = length;
+        Ok(())
+    }
+}
+
+impl Drop for CatalogWriter {
+    fn drop(&mut self) {
+        if let Err(error) = self.seal() {
+            tracing::warn!("the catalog's database is not sealed, so the next opening checks it: {error}");
+        }
+    }
+}
+
+fn rollback(database: &Database) {
+    if !database.connection.is_autocommit()
+        && let Err(error) = database.run(|connection| connection.execute_batch("ROLLBACK"))
+    {
+        tracing::warn!("a change of the catalog could not be rolled back: {error}");
+    }
+}
