@@ -12,6 +12,7 @@ mod health;
 mod init;
 mod ls;
 mod plan;
+mod rebuild;
 mod status;
 
 use super::args::{Command, ConfigCommand};
@@ -42,6 +43,7 @@ pub fn run(context: &Context, command: &Command) -> CliResult<ExitStatus> {
         Command::Repair(args) => health::repair(context, args),
         Command::Status => status::run(context),
         Command::Gc(args) => gc::run(context, args),
+        Command::RebuildCatalog(args) => rebuild::run(context, args),
         Command::Config(ConfigCommand::Check { file }) => config::check(context, file.as_deref()),
         Command::Doctor => doctor::run(context),
         Command::Completions { shell } => completions::completions(context.out(), *shell),

@@ -96,10 +96,10 @@ fn verification(open: &OpenArchive) -> CliResult<Verification> {
     open.catalog.objects(None, &mut |record| {
         match open.health.verified(&record.reference.name) {
             Ok(None) => all.unverified += 1,
-            Ok(Some(verified)) => {
-                all.oldest = Some(all.oldest.map_or(verified.at.seconds, |oldest| oldest.min(verified.at.seconds)));
-                all.lost += u64::from(verified.verdict == Verdict::Unrecoverable);
-                if verified.verdict != Verdict::Healthy {
+            Ok(Some((at, verdict))) => {
+                all.oldest = Some(all.oldest.map_or(at.seconds, |oldest| oldest.min(at.seconds)));
+                all.lost += u64::from(verdict == Verdict::Unrecoverable);
+                if verdict != Verdict::Healthy {
                     all.damaged += 1;
                     if all.examples.len() < SHOWN_EVENTS {
                         all.examples.push(record.reference.name);
