@@ -2,6 +2,9 @@
 //! every tier, and exact pictures of a directory's files.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
+pub mod program;
+pub mod view;
+
 use blockframe::archive::{
     Archive, ContentSource, Event, EventSink, Object, ObjectPlan, ObjectRef, WriteControl, WrittenObject,
 };
