@@ -8,7 +8,7 @@ use crate::format::layout::{MANIFEST, MANIFEST_COPY};
 use std::sync::Arc;
 
 /// Longest manifest, bytes: some 20 TB of content in one file.
-const MAX_MANIFEST: u64 = 512 << 20;
+pub(super) const MAX_MANIFEST: u64 = 512 << 20;
 
 /// What the copies of a manifest were found to be.
 #[derive(Debug)]

@@ -1,9 +1,10 @@
 //! Making and opening an archive: the store's descriptor and recovery text.
 
+use super::manifests::MAX_MANIFEST;
 use super::{Archive, ArchiveError, ArchiveResult, Event, EventKind, EventSink, Shared, cache, heal};
-use crate::base::{Clock, StoreId};
-use crate::format::layout::{RECOVERY_TEXT, STORE_DESCRIPTOR, STORE_DESCRIPTOR_COPY};
-use crate::format::{ArchiveDescriptor, FormatError, StoreDescriptor};
+use crate::base::{ArchiveId, Clock, ObjectName, StoreId};
+use crate::format::layout::{MANIFEST, MANIFEST_COPY, RECOVERY_TEXT, STORE_DESCRIPTOR, STORE_DESCRIPTOR_COPY};
+use crate::format::{ArchiveDescriptor, FormatError, Manifest, StoreDescriptor};
 use crate::store::{BlockStore, StoreError, StoreErrorKind, StoreKey};
 use std::sync::Arc;
 
@@ -11,6 +12,44 @@ use std::sync::Arc;
 const MAX_DESCRIPTOR: u64 = 1 << 20;
 /// What every store says to somebody who has only the store.
 const RECOVERY: &str = include_str!("RECOVERY.md");
+
+/// Manifests that are asked whose store this is.
+const WITNESSES: usize = 32;
+
+/// A whole copy of a store's descriptor.
+#[derive(Debug, Clone)]
+struct Copy {
+    name: &'static str,
+    descriptor: StoreDescriptor,
+    bytes: Vec<u8>,
+}
+
+/// The copy to believe: the first, unless the second one's archive is that of more objects here. A copy may be whole
+/// and come from another archive.
+fn choose(store: &dyn BlockStore, good: &[Copy]) -> Option<Copy> {
+    let [first, second] = good else { return good.first().cloned() };
+    let (one, two) = (first.descriptor.archive.id, second.descriptor.archive.id);
+    if one == two {
+        return Some(first.clone());
+    }
+    let owners = owners_of_objects(store);
+    let count = |id| owners.iter().filter(|owner| **owner == id).count();
+    tracing::warn!(%one, %two, "the copies of the store's descriptor name different archives; the objects decide");
+    Some(if count(two) > count(one) { second.clone() } else { first.clone() })
+}
+
+/// The archives that some objects of a store say they belong to.
+fn owners_of_objects(store: &dyn BlockStore) -> Vec<ArchiveId> {
+    let Ok(listed) = store.list(None) else { return Vec::new() };
+    let names = listed.into_iter().filter_map(|listed| listed.name.parse::<ObjectName>().ok());
+    let owner = |name: ObjectName| {
+        [MANIFEST, MANIFEST_COPY].into_iter().find_map(|copy| {
+            let bytes = store.read(&key(store, &format!("{name}/{copy}")).ok()?, MAX_MANIFEST).ok()?;
+            Manifest::from_bytes(&bytes).ok().map(|manifest| manifest.archive)
+        })
+    };
+    names.filter_map(owner).take(WITNESSES).collect()
+}
 
 fn key(store: &dyn BlockStore, text: &str) -> ArchiveResult<StoreKey> {
     Ok(StoreKey::new(text).map_err(|error| StoreError::bad_key(store.label(), error))?)
@@ -56,15 +95,11 @@ impl Archive {
         })?;
         let mut bad = Vec::new();
         let mut missing = 0;
-        let mut good = None;
+        let mut good: Vec<Copy> = Vec::new();
         for name in [STORE_DESCRIPTOR, STORE_DESCRIPTOR_COPY] {
             match store.read(&key(&*store, name)?, MAX_DESCRIPTOR) {
                 Ok(bytes) => match StoreDescriptor::from_bytes(&bytes) {
-                    Ok(descriptor) if good.is_none() => good = Some((descriptor, bytes)),
-                    Ok(_) if good.as_ref().is_some_and(|(_, first)| *first == bytes) => {}
-                    Ok(_) => {
-                        bad.push((name, FormatError::invalid("store descriptor", "it differs from the first copy")))
-                    }
+                    Ok(descriptor) => good.push(Copy { name, descriptor, bytes }),
                     Err(error @ FormatError::Version { .. }) => return Err(error.into()),
                     Err(error) => bad.push((name, error)),
                 },
@@ -78,7 +113,7 @@ impl Archive {
                 }
             }
         }
-        let Some((descriptor, bytes)) = good else {
+        let Some(Copy { name: chosen, descriptor, bytes }) = choose(&*store, &good) else {
             if missing == 2 {
                 return Err(ArchiveError::NoArchive { store: store.label().into() });
             }
@@ -86,6 +121,12 @@ impl Archive {
             let source = source.unwrap_or(FormatError::Truncated { what: "store descriptor", at: 0 });
             return Err(ArchiveError::DescriptorLost { store: store.label().into(), source });
         };
+        let differs = |copy: &&Copy| copy.bytes != bytes;
+        bad.extend(
+            good.iter()
+                .filter(differs)
+                .map(|copy| (copy.name, FormatError::invalid("store descriptor", format!("it differs from {chosen}")))),
+        );
         for (name, error) in bad {
             heal_descriptor(&*store, &*clock, &*events, name, &error, &bytes);
         }
