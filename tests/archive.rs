@@ -377,3 +377,25 @@ fn a_commit_cut_off_at_any_operation_leaves_a_whole_object_or_none() {
     }
     panic!("a commit of 30,001 bytes should need fewer operations");
 }
+
+#[test]
+fn the_outer_code_restores_a_last_block_that_is_shorter_than_the_others() {
+    let mut descriptor = tiny_descriptor();
+    descriptor.tiers[3].segment_size = 3 * 16_384 + 4096;
+    descriptor.tiers[3].min_segment_size = descriptor.tiers[3].segment_size;
+    // The last block's one segment ends within the first leaf, between units, at a leaf's end, in the last leaf.
+    for tail in [1u64, 8081, 16_384, 16_385, 50_001] {
+        let mut fixture = Fixture::new(descriptor.clone());
+        let bytes = content((8 * descriptor.tiers[3].segment_size + tail) as usize, tail);
+        let reference = reference(&fixture.put("short", &bytes));
+        let object = fixture.path(&reference);
+        let pristine = files_below(&object);
+        for block in ["blocks/block_2", "blocks/block_0"] {
+            std::fs::remove_dir_all(object.join(block)).unwrap();
+            fixture = fixture.reopened();
+            assert!(read_all(&fixture, &reference).unwrap() == bytes, "{block}, tail {tail}");
+            assert_eq!(repair(&fixture, &reference).failed, 0, "{block}, tail {tail}");
+            assert!(files_below(&object) == pristine, "{block}, tail {tail}");
+        }
+    }
+}

@@ -332,17 +332,20 @@ impl Object {
             let Some(other) = geometry.block(id) else { continue };
             let mut bytes = vec![0; len];
             if other.is_data(wanted) {
-                let own = part.clamp_to(other.shard_len(wanted));
+                // Whole leaves of the other shard, which may be longer than the wanted one.
+                let own = part.to_leaves(other.shard_len(wanted));
+                let mut leaves = vec![0; own.len() as usize];
                 if !own.is_empty() {
-                    let slot = &mut bytes[..own.len() as usize];
-                    let direct = self.read_leaves(&other, wanted, own, slot);
+                    let direct = self.read_leaves(&other, wanted, own, &mut leaves);
                     if !matches!(direct, Ok(bad) if bad.is_empty()) {
                         match self.recover(&other, wanted, own, Codes::Inner) {
-                            Ok(recovered) => slot.copy_from_slice(&recovered),
+                            Ok(recovered) => leaves = recovered,
                             Err(_) => continue,
                         }
                     }
                 }
+                let used = leaves.len().min(len);
+                bytes[..used].copy_from_slice(&leaves[..used]);
             }
             present.push((index, bytes));
         }
