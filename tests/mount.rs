@@ -449,6 +449,14 @@ fn a_signal_ends_the_daemon_although_a_file_is_open() {
 fn the_remains_of_a_killed_daemon_are_cleaned_at_the_next_mount() {
     let Some(fixture) = Fixture::with_archive(|source| fs::write(source.join("file"), b"x").unwrap()) else { return };
     let mut daemon = fixture.serve();
+    // Now the kernel knows the root's attributes for as long as it was told.
+    fs::metadata(fixture.mountpoint()).unwrap();
+    daemon.child.kill().unwrap();
+    daemon.child.wait().unwrap();
+    fixture.mount();
+    fixture.unmount();
+    fs::remove_file(fixture.directory.path().join("notify")).unwrap();
+    let mut daemon = fixture.serve();
     daemon.child.kill().unwrap();
     daemon.child.wait().unwrap();
     let error = fs::metadata(fixture.mountpoint()).unwrap_err();

@@ -77,8 +77,19 @@ fn resolve(mountpoint: &Path) -> io::Result<PathBuf> {
     }
 }
 
+/// `ECONNABORTED` is the answer while the connection is being taken down.
 fn is_stale(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(Errno::NOTCONN.raw_os_error())
+    [Errno::NOTCONN, Errno::CONNABORTED].into_iter().any(|dead| error.raw_os_error() == Some(dead.raw_os_error()))
+}
+
+/// What stands at a path. The kernel may know the root's attributes for a while after the daemon is dead; how much
+/// space there is, it always asks.
+fn examine(path: &Path) -> io::Result<fs::Metadata> {
+    let metadata = fs::metadata(path)?;
+    match rustix::fs::statvfs(path).map_err(io::Error::from) {
+        Err(error) if is_stale(&error) => Err(error),
+        _ => Ok(metadata),
+    }
 }
 
 /// Checks that `mountpoint` can be mounted on, removes the remains of dead
@@ -88,7 +99,7 @@ pub(crate) fn prepare(mountpoint: &Path, nonempty: bool) -> Result<PathBuf, Moun
     let unreadable = |source| MountError::Unreadable { mountpoint: mountpoint.to_path_buf(), source };
     let mut attempts = 0;
     let metadata = loop {
-        match fs::metadata(mountpoint) {
+        match examine(mountpoint) {
             Ok(metadata) => break metadata,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(MountError::Missing { mountpoint: shown() });
