@@ -11,8 +11,8 @@ pub mod journal;
 pub mod layout;
 pub mod manifest;
 pub mod sealed_json;
-pub mod tree;
 mod tar_header;
+pub mod tree;
 
 pub use bundle::{BundleBuilder, BundleRow, BundleTable};
 pub use descriptor::{ArchiveDescriptor, BundleRule, OuterCode, Profile, StoreDescriptor, TierLayout, TierRule};
