@@ -10,7 +10,7 @@ use crate::archive::{Archive, Event, EventKind, EventSink};
 use crate::base::{ErrorClass, SystemClock};
 use crate::catalog::{Catalog, HealthLog};
 use crate::store::LocalStore;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -63,6 +63,12 @@ impl Context {
     }
 }
 
+/// Where the working files of this machine lie: the catalog's database, the
+/// health log, the daemon's log. All can be made anew from the rest of the archive.
+pub fn state_directory(archive: &Path) -> PathBuf {
+    archive.join(crate::format::layout::PRIVATE_DIR)
+}
+
 /// An archive that commands work on.
 #[derive(Debug)]
 pub struct OpenArchive {
@@ -71,7 +77,7 @@ pub struct OpenArchive {
     /// Its objects.
     pub archive: Arc<Archive>,
     /// Its names.
-    pub catalog: Catalog,
+    pub catalog: Arc<Catalog>,
     /// What happened to it, and what was verified when.
     pub health: Arc<HealthLog>,
     seen: Arc<Seen>,
@@ -117,7 +123,7 @@ impl OpenObjects {
         // The log is made only here, so that looking at a foreign directory leaves nothing there.
         let health = Arc::new(HealthLog::open(&directory)?);
         seen.log_to(&health);
-        let catalog = Catalog::open(&directory, &archive)?;
+        let catalog = Arc::new(Catalog::open(&directory, &archive)?);
         Ok(OpenArchive { directory, archive, catalog, health, seen })
     }
 }
