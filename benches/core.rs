@@ -184,6 +184,77 @@ fn verify(archive: &Archive, reference: &ObjectRef, dir: &Path) {
     );
 }
 
+/// The middle of the durations of `count` reads of 128 KiB in one segment, microseconds.
+fn median_read(archive: &Archive, reference: &ObjectRef, segment: u64, count: u64) -> f64 {
+    let object = archive.object(reference).unwrap();
+    let size = object.manifest().geometry().segment_size();
+    let mut durations: Vec<f64> = (0..count)
+        .map(|n| {
+            let start = segment * size + (n * 7919 * (128 << 10)) % (size - (128 << 10)) / (128 << 10) * (128 << 10);
+            let (_, seconds, _) = timed(|| object.read(ContentRange::between(start, start + (128 << 10))).unwrap());
+            seconds * 1e6
+        })
+        .collect();
+    durations.sort_by(f64::total_cmp);
+    durations[durations.len() / 2]
+}
+
+fn read_block(archive: &Archive, reference: &ObjectRef) -> f64 {
+    let object = archive.object(reference).unwrap();
+    let geometry = object.manifest().geometry();
+    let len = geometry.segment_size() * u64::from(geometry.k());
+    let ((), seconds, _) = timed(|| {
+        let mut buffer = Vec::new();
+        for at in (0..len).step_by(1 << 20) {
+            buffer = object.read_reusing(ContentRange::between(at, at + (1 << 20)), buffer).unwrap().into_buffer();
+        }
+    });
+    seconds
+}
+
+/// Reads around a lost segment, and the repair of scattered damage, in RS(30,3).
+fn damage(archive: &Archive, reference: &ObjectRef, dir: &Path) {
+    let healthy = median_read(archive, reference, 3, 200);
+    let healthy_block = read_block(archive, reference);
+    let object_dir = dir.join("classic").join(reference.name.as_str());
+    let segment = object_dir.join("blocks/block_0/segments/segment_3.dat");
+    std::fs::rename(&segment, dir.join("away")).unwrap();
+    // A fresh archive: the open one still has the file.
+    let store = Arc::new(LocalStore::open(&dir.join("classic")).unwrap());
+    let archive = Archive::open(store, Arc::new(SystemClock), Arc::new(())).unwrap();
+    let degraded = median_read(&archive, reference, 3, 100);
+    println!(
+        "degraded 128 KiB read of RS(30,3), page cache: p50 {degraded:.0} µs, healthy {healthy:.0} µs: {:.0} times",
+        degraded / healthy
+    );
+    let degraded_block = read_block(&archive, reference);
+    println!(
+        "a block of RS(30,3) with one segment lost: {degraded_block:.2} s, healthy {healthy_block:.2} s; ratio {:.2}",
+        healthy_block / degraded_block
+    );
+    std::fs::rename(dir.join("away"), &segment).unwrap();
+    let shards: Vec<PathBuf> = std::fs::read_dir(object_dir.join("blocks/block_0/segments"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    for n in 0..64u64 {
+        let file =
+            std::fs::OpenOptions::new().read(true).write(true).open(&shards[n as usize * 13 % shards.len()]).unwrap();
+        let at = (n * 104_729) % 2048 * 16_384;
+        let mut page = vec![0; 4096];
+        file.read_exact_at(&mut page, at).unwrap();
+        page.iter_mut().for_each(|byte| *byte ^= 0xff);
+        file.write_all_at(&page, at).unwrap();
+    }
+    let (found, verifying, _) = timed(|| archive.object_health(reference, Depth::Full, &|_| {}).unwrap());
+    let (outcome, repairing, _) = timed(|| archive.execute(&found.plan(&archive).unwrap(), &|_| {}).unwrap());
+    println!(
+        "repair of 64 flipped pages: {repairing:.2} s beyond a verification of {verifying:.2} s, {} KiB written, {} failed",
+        outcome.written >> 10,
+        outcome.failed
+    );
+}
+
 fn main() {
     let mut args = std::env::args().skip(1).filter(|arg| !arg.starts_with("--"));
     let base = args.next().map_or_else(std::env::temp_dir, PathBuf::from);
@@ -195,5 +266,6 @@ fn main() {
     let (archive, reference) = commits(&dir, &input);
     reads(&archive, &reference, &input);
     verify(&archive, &reference, &dir);
+    damage(&archive, &reference, &dir);
     std::fs::remove_dir_all(&dir).unwrap();
 }

@@ -3,7 +3,7 @@
 
 use super::encode::lock;
 use super::object::{Object, ObjectRef};
-use super::recover::{Codes, WIDE};
+use super::recover::Codes;
 use super::scan::ScanControl;
 use super::shard::ShardFault;
 use super::{ArchiveResult, Verdict};
@@ -14,6 +14,9 @@ use crate::format::{BlockGeometry, BlockId, layout};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Bytes of a shard that are read at once.
+const READ: u64 = 1024 * 1024;
 
 /// How closely to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,7 +132,7 @@ impl Object {
     pub(super) fn full_block_health(&self, block: &BlockGeometry, control: &ScanControl<'_>) -> BlockHealth {
         let count = usize::from(block.shards());
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = if block.stored_len() < WIDE { 1 } else { threads.min(count) };
+        let threads = if block.stored_len() < READ { 1 } else { threads.min(count) };
         let next = AtomicUsize::new(0);
         let states = Mutex::new(vec![ShardState::Healthy; count]);
         let work = || {
@@ -187,11 +190,11 @@ impl Object {
             Err(error) => return ShardState::Unusable(ShardFault::of(&error)),
         };
         let found = file.len();
-        buffer.resize(WIDE.min(len) as usize, 0);
+        buffer.resize(READ.min(len) as usize, 0);
         let mut leaves = Vec::new();
         let mut at = 0;
         while at < len && !control.stopped() {
-            let range = ShardRange::between(at, (at + WIDE).min(len));
+            let range = ShardRange::between(at, (at + READ).min(len));
             match self.read_leaves(block, shard, range, &mut buffer[..range.len() as usize]) {
                 Ok(bad) => leaves.extend(bad),
                 Err(ShardFault::Unreadable(_)) => leaves.extend(range.leaves()),

@@ -105,6 +105,18 @@ impl Archive {
 }
 
 impl Archive {
+    /// Whether the store still shows at least one good copy of its descriptor:
+    /// an empty mount point does not.
+    pub fn has_descriptor(&self) -> ArchiveResult<bool> {
+        for name in [STORE_DESCRIPTOR, STORE_DESCRIPTOR_COPY] {
+            let read = self.shared.store.read(&self.shared.key(name)?, MAX_DESCRIPTOR);
+            if read.is_ok_and(|bytes| bytes == self.shared.descriptor_bytes) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Reads both copies of the store's descriptor again, and looks whether
     /// the recovery text is there. With `repair` what is bad is written anew.
     /// Returns what was wrong.

@@ -314,15 +314,17 @@ pub struct GcArgs {
 /// Arguments of `rebuild-catalog`.
 #[derive(Debug, Args)]
 pub struct RebuildArgs {
-    /// From where
-    #[arg(long, value_enum, default_value_t = RebuildFrom::Journal)]
+    /// What to believe
+    #[arg(long, value_enum, default_value_t = RebuildFrom::Best)]
     pub source: RebuildFrom,
 }
 
-/// From where the catalog is rebuilt.
+/// From what the catalog is rebuilt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum RebuildFrom {
-    /// The journal on the store; manifests and bundles where it is lost
+    /// The journal, and manifests and bundles for what it does not have
+    Best,
+    /// The journal alone
     Journal,
     /// Manifests and bundles alone
     Objects,

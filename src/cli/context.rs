@@ -63,10 +63,10 @@ impl Context {
     }
 }
 
-/// Where the catalog's database and the health log of an archive lie: local
-/// working copies, which can be made anew from the rest of the archive.
+/// Where the working files of this machine lie: the catalog's database, the
+/// health log, the daemon's log. All can be made anew from the rest of the archive.
 pub fn state_directory(archive: &Path) -> PathBuf {
-    archive.join(crate::format::layout::PRIVATE_DIR).join("state")
+    archive.join(crate::format::layout::PRIVATE_DIR)
 }
 
 /// An archive that commands work on.
@@ -83,9 +83,24 @@ pub struct OpenArchive {
     seen: Arc<Seen>,
 }
 
+/// An archive whose names are not open: for what must work without a catalog.
+#[derive(Debug)]
+pub struct OpenObjects {
+    /// Its directory.
+    pub directory: PathBuf,
+    /// Its objects.
+    pub archive: Arc<Archive>,
+    seen: Arc<Seen>,
+}
+
 impl Context {
     /// Opens the archive that the user means.
     pub fn open(&self) -> CliResult<OpenArchive> {
+        self.open_objects()?.open_catalog()
+    }
+
+    /// Opens the archive that the user means, without its catalog.
+    pub fn open_objects(&self) -> CliResult<OpenObjects> {
         let directory = self.archive_directory()?;
         let directory = std::fs::canonicalize(&directory).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => CliError::new(
@@ -94,14 +109,21 @@ impl Context {
             ),
             _ => CliError::io(format!("cannot open the archive {}", directory.display()), error),
         })?;
-        let state = state_directory(&directory);
         let store = Arc::new(LocalStore::open(&directory)?);
         let seen = Arc::new(Seen::default());
-        // The archive before its log, so that looking at a foreign directory leaves nothing there.
         let archive = Arc::new(Archive::open(store, Arc::new(SystemClock), seen.clone())?);
-        let health = Arc::new(HealthLog::open(&state)?);
+        Ok(OpenObjects { directory, archive, seen })
+    }
+}
+
+impl OpenObjects {
+    /// Opens the catalog and the health log too.
+    pub fn open_catalog(self) -> CliResult<OpenArchive> {
+        let Self { directory, archive, seen } = self;
+        // The log is made only here, so that looking at a foreign directory leaves nothing there.
+        let health = Arc::new(HealthLog::open(&directory)?);
         seen.log_to(&health);
-        let catalog = Catalog::open(&state, &archive)?;
+        let catalog = Catalog::open(&directory, &archive)?;
         Ok(OpenArchive { directory, archive, catalog, health, seen })
     }
 }

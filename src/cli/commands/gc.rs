@@ -34,7 +34,7 @@ pub(super) fn run(context: &Context, args: &GcArgs) -> CliResult<ExitStatus> {
     // The writer's lock: with it, nothing below tmp/ belongs to a commit that still runs.
     let writer = open.catalog.writer()?;
     let store = open.archive.store();
-    let (orphans, ahead) = orphans(&open.archive, &open.catalog, &writer)?;
+    let Orphans { removable, ahead } = orphans(&open.archive, &open.catalog, &writer)?;
     let mut count = 0;
     let mut freed = 0;
     let mut tell = |leftover: &Leftover, line: String, bytes: u64| {
@@ -59,7 +59,7 @@ pub(super) fn run(context: &Context, args: &GcArgs) -> CliResult<ExitStatus> {
             store.delete_prefix(&key)?;
         }
     }
-    for (object, bytes) in orphans {
+    for (object, bytes) in removable {
         let line = format!("orphan       {object}");
         let key = key(&**store, object.as_str())?;
         tell(&Leftover::Orphan { object, bytes }, line, bytes)?;
@@ -81,23 +81,27 @@ pub(super) fn run(context: &Context, args: &GcArgs) -> CliResult<ExitStatus> {
     Ok(ExitStatus::Done)
 }
 
-/// Objects on the store that the catalog does not know: first those that may
-/// go, then those that may not.
+/// Objects on the store that the catalog does not know.
+#[derive(Debug, Default)]
+struct Orphans {
+    /// Those that may go, with the bytes of their shards.
+    removable: Vec<(ObjectName, u64)>,
+    /// Those that are newer than the catalog.
+    ahead: Vec<ObjectName>,
+}
+
+/// Looks for objects that the catalog does not know.
 ///
 /// An object that was published just before a crash carries the sequence
 /// number that the catalog still stands at. One with a higher number says
 /// that the catalog has lost its end, and then the object is the only copy.
-fn orphans(
-    archive: &Archive,
-    catalog: &Catalog,
-    writer: &CatalogWriter,
-) -> CliResult<(Vec<(ObjectName, u64)>, Vec<ObjectName>)> {
+fn orphans(archive: &Archive, catalog: &Catalog, writer: &CatalogWriter) -> CliResult<Orphans> {
     let mut known = HashSet::new();
     catalog.objects(None, &mut |record| {
         known.insert(record.reference.name);
         true
     })?;
-    let (mut removable, mut ahead) = (Vec::new(), Vec::new());
+    let mut orphans = Orphans::default();
     for listed in archive.store().list(None)? {
         let Ok(name) = listed.name.parse::<ObjectName>() else { continue };
         if !listed.is_prefix || known.contains(&name) {
@@ -106,12 +110,12 @@ fn orphans(
         // Without a manifest of ours nothing says whose it is: it stays.
         let Ok(manifest) = archive.load_manifest(&name) else { continue };
         if manifest.sequence <= writer.sequence() {
-            removable.push((name, manifest.geometry().stored_len()));
+            orphans.removable.push((name, manifest.geometry().stored_len()));
         } else {
-            ahead.push(name);
+            orphans.ahead.push(name);
         }
     }
-    Ok((removable, ahead))
+    Ok(orphans)
 }
 
 fn key(store: &dyn BlockStore, text: &str) -> CliResult<StoreKey> {

@@ -155,7 +155,7 @@ fn select(open: &OpenArchive, path: Option<&OsStr>, oldest_first: bool) -> CliRe
     if oldest_first {
         let mut dated = Vec::with_capacity(records.len());
         for record in records {
-            dated.push((open.health.verified(&record.reference.name)?.map(|verified| verified.at), record));
+            dated.push((open.health.verified(&record.reference.name)?.map(|(at, _)| at), record));
         }
         dated.sort_by_key(|(at, _)| *at);
         records = dated.into_iter().map(|(_, record)| record).collect();

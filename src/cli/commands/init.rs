@@ -4,7 +4,7 @@ use crate::archive::Archive;
 use crate::base::{ArchiveId, Clock as _, ErrorClass, SystemClock};
 use crate::catalog::Catalog;
 use crate::cli::args::{InitArgs, ProfileName};
-use crate::cli::context::{Context, state_directory};
+use crate::cli::context::Context;
 use crate::cli::error::{CliError, CliResult};
 use crate::cli::exit::ExitStatus;
 use crate::cli::output::{Output, Table};
@@ -30,7 +30,7 @@ pub(super) fn run(context: &Context, args: &InitArgs) -> CliResult<ExitStatus> {
     let store = Arc::new(LocalStore::open(&directory)?);
     Archive::create(store.clone(), descriptor, domain.clone())?;
     let archive = Arc::new(Archive::open(store, Arc::new(SystemClock), Arc::new(()))?);
-    Catalog::create(&state_directory(&directory), &archive)?;
+    Catalog::create(&directory, &archive)?;
     show(context.out(), &directory, &archive, &domain)?;
     Ok(ExitStatus::Done)
 }
@@ -89,7 +89,7 @@ fn show(out: &Output, directory: &Path, archive: &Archive, domain: &str) -> CliR
     out.line(format_args!(
         "\nFiles up to {} are bundled. It does not survive the loss of the whole directory: keep a copy elsewhere.\n\
          Next: blockframe -a {} commit PATH",
-        units::size(rules.bundle.max_file),
+        units::exact_size(rules.bundle.max_file),
         directory.display()
     ))?;
     out.json(&serde_json::json!({

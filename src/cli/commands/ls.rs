@@ -38,8 +38,8 @@ impl Holding {
             object: place.object.name.to_string(),
             tier: place.tier,
             offset: place.offset,
-            state: verified.as_ref().map(|record| record.verdict),
-            verified_at: verified.map(|record| units::rfc3339(record.at)),
+            state: verified.map(|(_, verdict)| verdict),
+            verified_at: verified.map(|(at, _)| units::rfc3339(at)),
         }))
     }
 

@@ -14,6 +14,7 @@ mod ls;
 #[cfg(unix)]
 mod mount;
 mod plan;
+mod rebuild;
 mod status;
 #[cfg(unix)]
 mod umount;
@@ -50,6 +51,7 @@ pub fn run(context: &Context, command: &Command) -> CliResult<ExitStatus> {
         Command::Repair(args) => health::repair(context, args),
         Command::Status => status::run(context),
         Command::Gc(args) => gc::run(context, args),
+        Command::RebuildCatalog(args) => rebuild::run(context, args),
         Command::Config(ConfigCommand::Check { file }) => config::check(context, file.as_deref()),
         Command::Doctor => doctor::run(context),
         Command::Completions { shell } => completions::completions(context.out(), *shell),
