@@ -154,3 +154,192 @@ fn doctor_names_what_is_wrong_and_the_fix() {
     let document: serde_json::Value = serde_json::from_str(&stdout(&json)).unwrap();
     assert_eq!(document["ok"], false);
 }
+
+/// An archive `arch` with the tree `src` in it, in a fresh directory.
+fn committed() -> tempfile::TempDir {
+    let home = tempfile::tempdir().unwrap();
+    let source = home.path().join("src");
+    fs::create_dir_all(source.join("sub/empty")).unwrap();
+    fs::write(source.join("small.txt"), "hello\n").unwrap();
+    fs::write(source.join("big.bin"), content(3_000_001)).unwrap();
+    fs::hard_link(source.join("small.txt"), source.join("sub/hard")).unwrap();
+    std::os::unix::fs::symlink("small.txt", source.join("link")).unwrap();
+    ok(home.path(), &["init", "arch", "--profile", "balanced"]);
+    ok(home.path(), &["-a", "arch", "commit", "src"]);
+    home
+}
+
+/// Bytes that do not repeat, the same in every run.
+fn content(len: u64) -> Vec<u8> {
+    let mut bytes = vec![0; len as usize];
+    blake3::Hasher::new().update(b"content").finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+fn ok(directory: &Path, arguments: &[&str]) -> String {
+    let output = run(directory, arguments);
+    assert_eq!(status(&output), 0, "{arguments:?}: {}", stderr(&output));
+    stdout(&output)
+}
+
+/// JSON objects, one a line.
+fn json_lines(text: &str) -> Vec<serde_json::Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The stored file of `big.bin` below its object.
+fn stored(home: &Path, file: &str) -> std::path::PathBuf {
+    let mut objects = fs::read_dir(home.join("arch")).unwrap().map(|entry| entry.unwrap().path());
+    let object = objects.find(|path| path.file_name().unwrap().to_string_lossy().starts_with("big.bin_"));
+    object.unwrap().join(file)
+}
+
+fn flip(file: &Path, at: usize) {
+    let mut bytes = fs::read(file).unwrap();
+    bytes[at] ^= 1;
+    fs::write(file, bytes).unwrap();
+}
+
+#[test]
+fn what_was_committed_is_listed_and_read_back() {
+    let home = committed();
+    let at = home.path();
+    assert_eq!(ok(at, &["-a", "arch", "ls"]), "src\n");
+    let listing = ok(at, &["-a", "arch", "ls", "-R"]);
+    assert_eq!(listing, "src\nsrc/big.bin\nsrc/link\nsrc/small.txt\nsrc/sub\nsrc/sub/empty\nsrc/sub/hard\n");
+    assert_eq!(ok(at, &["-a", "arch", "find", "*.bin"]), "src/big.bin\n");
+    assert_eq!(ok(at, &["-a", "arch", "find", "src/**/h?rd"]), "src/sub/hard\n");
+    assert_eq!(run(at, &["-a", "arch", "cat", "src/big.bin"]).stdout, content(3_000_001));
+    let range = run(at, &["-a", "arch", "cat", "/src/big.bin", "--range", "1MB-1000010"]).stdout;
+    assert_eq!(range, content(3_000_001)[1_000_000..1_000_010]);
+    let long = json_lines(&ok(at, &["-a", "arch", "--json", "ls", "-l", "src"]));
+    let small = long.iter().find(|entry| entry["path"] == "src/small.txt").unwrap();
+    assert_eq!((&small["size"], &small["links"], &small["kind"]), (&6.into(), &2.into(), &"file".into()));
+    assert!(ok(at, &["-a", "arch", "stat", "src/sub/hard"]).contains("src/small.txt"));
+    ok(at, &["-a", "arch", "get", "src", "out"]);
+    let same =
+        Command::new("diff").args(["-r", "--no-dereference", "src", "out/src"]).current_dir(at).status().unwrap();
+    assert!(same.success());
+}
+
+#[test]
+fn committing_again_stores_nothing_and_standard_input_has_a_name() {
+    let home = committed();
+    let again = json_lines(&ok(home.path(), &["-a", "arch", "--json", "commit", "src"]));
+    let summary = again.last().unwrap();
+    assert_eq!((&summary["unchanged"], &summary["objects"]), (&2.into(), &0.into()), "{summary}");
+    let mut child = blockframe(home.path())
+        .args(["-a", "arch", "commit", "-", "--name", "notes", "--to", "in/box"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"from a pipe").unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(ok(home.path(), &["-a", "arch", "cat", "in/box/notes"]), "from a pipe");
+}
+
+#[test]
+fn a_file_that_cannot_be_committed_is_named_and_the_rest_is_committed() {
+    let home = committed();
+    fs::write(home.path().join("good"), "good").unwrap();
+    let output = run(home.path(), &["-a", "arch", "commit", "missing", "good"]);
+    assert_eq!(status(&output), 1);
+    assert!(stderr(&output).contains("missing"), "{}", stderr(&output));
+    assert_eq!(ok(home.path(), &["-a", "arch", "cat", "good"]), "good");
+}
+
+#[test]
+fn damage_is_told_healed_and_ends_with_3() {
+    let home = committed();
+    let at = home.path();
+    ok(at, &["-a", "arch", "health"]);
+    let segment = stored(at, "blocks/block_0/segments/segment_1.dat");
+    flip(&segment, 200_000);
+    let health = run(at, &["-a", "arch", "--json", "health"]);
+    assert_eq!(status(&health), 3);
+    let found = json_lines(&stdout(&health));
+    assert_eq!(found[0]["verdict"], "recoverable");
+    assert_eq!(found[0]["paths"][0]["path"], "src/big.bin");
+    assert_eq!(found[0]["files"][0]["ranges"][0], serde_json::json!({ "start": 196_608, "end": 212_992 }));
+    assert_eq!(status(&run(at, &["-a", "arch", "status"])), 3);
+    let dry = run(at, &["-a", "arch", "repair", "--dry-run"]);
+    assert_eq!(status(&dry), 3);
+    assert_eq!(status(&run(at, &["-a", "arch", "health"])), 3, "a dry run repaired");
+    let read = run(at, &["-a", "arch", "cat", "src/big.bin"]);
+    assert_eq!((status(&read), read.stdout), (3, content(3_000_001)));
+    ok(at, &["-a", "arch", "health"]);
+    fs::remove_file(&segment).unwrap();
+    let repair = run(at, &["-a", "arch", "repair", "src"]);
+    assert_eq!(status(&repair), 3, "{}", stderr(&repair));
+    ok(at, &["-a", "arch", "health"]);
+    assert!(ok(at, &["-a", "arch", "status"]).contains("damage      none known"));
+}
+
+#[test]
+fn lost_bytes_are_listed_and_end_with_4() {
+    let home = committed();
+    let at = home.path();
+    fs::remove_dir_all(stored(at, "blocks/block_0/segments")).unwrap();
+    let health = run(at, &["-a", "arch", "--json", "health"]);
+    assert_eq!(status(&health), 4);
+    let lost = &json_lines(&stdout(&health))[0]["paths"][0];
+    assert_eq!(lost["path"], "src/big.bin");
+    assert_eq!(lost["lost"], serde_json::json!([{ "start": 0, "end": 3_000_001 }]));
+    assert_eq!(status(&run(at, &["-a", "arch", "cat", "src/big.bin"])), 4);
+    assert_eq!(status(&run(at, &["-a", "arch", "repair"])), 4);
+    assert_eq!(status(&run(at, &["-a", "arch", "get", "src", "out"])), 4);
+    assert_eq!(fs::read_to_string(at.join("out/src/small.txt")).unwrap(), "hello\n", "the rest was not restored");
+    assert!(stdout(&run(at, &["-a", "arch", "status"])).contains("beyond the parity"));
+}
+
+#[test]
+fn init_refuses_a_directory_in_use() {
+    let home = committed();
+    let again = run(home.path(), &["init", "arch"]);
+    assert_eq!(status(&again), 1);
+    assert!(stderr(&again).contains("--archive arch"), "{}", stderr(&again));
+    let foreign = run(home.path(), &["init", "src"]);
+    assert_eq!(status(&foreign), 1);
+    assert!(stderr(&foreign).contains("not empty"), "{}", stderr(&foreign));
+}
+
+#[test]
+fn gc_removes_leftovers_and_nothing_else() {
+    let home = committed();
+    let at = home.path();
+    let leftover = at.join("arch/.blockframe/tmp/object-left");
+    fs::create_dir_all(&leftover).unwrap();
+    fs::write(leftover.join("data.dat"), "half").unwrap();
+    fs::write(at.join("arch/README"), "mine").unwrap();
+    fs::create_dir(at.join("arch/holiday")).unwrap();
+    assert!(ok(at, &["-a", "arch", "gc", "--dry-run"]).contains("object-left"));
+    assert!(leftover.exists(), "a dry run removed something");
+    ok(at, &["-a", "arch", "gc"]);
+    assert!(!leftover.exists());
+    assert!(at.join("arch/README").exists() && at.join("arch/holiday").exists(), "gc touched what is not ours");
+    ok(at, &["-a", "arch", "health"]);
+}
+
+#[test]
+fn the_catalog_is_rebuilt_from_the_journal_and_from_objects() {
+    let home = committed();
+    let at = home.path();
+    let listing = ok(at, &["-a", "arch", "ls", "-R"]);
+    for source in ["best", "journal", "objects"] {
+        ok(at, &["-a", "arch", "rebuild-catalog", "--source", source]);
+        assert_eq!(ok(at, &["-a", "arch", "ls", "-R"]), listing, "{source}");
+    }
+}
+
+#[test]
+fn plan_compares_the_profiles_without_an_archive() {
+    let home = tempfile::tempdir().unwrap();
+    fs::write(home.path().join("file"), content(100_000)).unwrap();
+    let document = &json_lines(&ok(home.path(), &["--json", "plan", "file"]))[0];
+    assert_eq!(document["bytes"], 100_000);
+    let profiles = document["profiles"].as_array().unwrap();
+    let stored: Vec<u64> = profiles.iter().map(|profile| profile["stored_bytes"].as_u64().unwrap()).collect();
+    assert!(stored.len() == 3 && stored[0] > stored[1], "{stored:?}");
+    assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1, "plan wrote something");
+}

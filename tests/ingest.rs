@@ -7,11 +7,11 @@ mod kit;
 
 use blockframe::archive::Archive;
 use blockframe::base::{ContentHash, ContentRange, ErrorClass, SystemClock, Timestamp};
-use blockframe::catalog::{Catalog, CatalogWriter, Inode, ObjectRecord};
+use blockframe::catalog::{Catalog, Inode, ObjectRecord};
 use blockframe::format::{BundleTable, Entry, EntryPath, NodeBody, ObjectKind, layout};
 use blockframe::ingest::{
     CommitItem, CommitReport, CommitRequest, FileReport, IngestError, IngestResult, Outcome, Problem, Reporter,
-    RestoreReport, RestoreRequest, commit, restore, stream,
+    RestoreReport, RestoreReporter, RestoreRequest, commit, restore, stream,
 };
 use blockframe::store::{Fault, FaultStore, Operation, StoreErrorKind};
 use kit::{Fixture, content, files_below, scratch, tiny_descriptor};
@@ -20,7 +20,7 @@ use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 
@@ -30,8 +30,7 @@ struct Bench {
     faults: Arc<FaultStore>,
     archive: Arc<Archive>,
     catalog: Catalog,
-    writer: CatalogWriter,
-    _home: TempDir,
+    home: TempDir,
     work: TempDir,
 }
 
@@ -42,8 +41,7 @@ impl Bench {
         let archive = Arc::new(Archive::open(faults.clone(), Arc::new(SystemClock), fixture.events.clone()).unwrap());
         let home = scratch();
         let catalog = Catalog::create(home.path(), &archive).unwrap();
-        let writer = catalog.writer().unwrap();
-        Self { fixture, faults, archive, catalog, writer, _home: home, work: scratch() }
+        Self { fixture, faults, archive, catalog, home, work: scratch() }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -57,7 +55,8 @@ impl Bench {
         log: &dyn Reporter,
     ) -> IngestResult<CommitReport> {
         let request = CommitRequest { items, exclude: vec![self.fixture.dir.path().to_path_buf()], cancel };
-        commit(&self.archive, &self.catalog, &self.writer, request, log)
+        let writer = self.catalog.writer()?;
+        commit(&self.archive, &self.catalog, &writer, request, log)
     }
 
     /// Commits paths of the working directory to the archive's root.
@@ -377,6 +376,24 @@ fn every_name_can_be_rebuilt_from_manifests_and_bundles() {
 }
 
 #[test]
+fn the_tree_comes_back_when_everything_of_the_catalog_is_lost() {
+    let mut bench = Bench::new();
+    make_tree(&bench.path("tree"));
+    bench.commit(&["tree"]);
+    fs::write(bench.path("tree/photos/2020/6.jpg"), "changed").unwrap();
+    fs::remove_file(bench.path("tree/photos/2021/also 1.jpg")).unwrap();
+    fs::hard_link(bench.path("tree/tier4"), bench.path("tree/photos/2021/also 1.jpg")).unwrap();
+    fs::rename(bench.path("tree/tier3"), bench.path("tree/tier3 renamed")).unwrap();
+    fs::write(bench.path("tree/tier3"), content(44_444, 3)).unwrap();
+    bench.commit(&["tree"]);
+    fs::remove_dir_all(bench.fixture.dir.path().join(layout::CATALOG_DIR)).unwrap();
+    bench.home = scratch();
+    bench.catalog = Catalog::open(bench.home.path(), &bench.archive).unwrap();
+    assert_eq!(bench.restore("tree", "out").failed, 0);
+    assert_eq!(picture(&bench.path("out/tree")), picture(&bench.path("tree")));
+}
+
+#[test]
 fn bundles_stay_below_their_target() {
     let bench = Bench::new();
     make_tree(&bench.path("tree"));
@@ -526,6 +543,94 @@ fn an_interrupted_commit_shows_nothing_and_the_next_continues() {
         bench.restore("tree", "out");
         assert_eq!(picture(&bench.path("out/tree")), picture(&bench.path("tree")));
     }
+}
+
+/// Interrupts once so many bytes are done.
+struct ByteInterrupter<'a> {
+    left: AtomicI64,
+    cancel: &'a AtomicBool,
+}
+
+impl ByteInterrupter<'_> {
+    fn count(&self, bytes: u64) {
+        if self.left.fetch_sub(bytes as i64, Ordering::Relaxed) <= bytes as i64 {
+            self.cancel.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Reporter for ByteInterrupter<'_> {
+    fn advance(&self, bytes: u64) {
+        self.count(bytes);
+    }
+}
+
+impl RestoreReporter for ByteInterrupter<'_> {
+    fn advance(&self, bytes: u64) {
+        self.count(bytes);
+    }
+}
+
+#[test]
+fn an_interrupt_in_the_middle_of_a_large_file_leaves_nothing_of_it() {
+    let bench = Bench::new();
+    fs::write(bench.path("large"), content(400_000, 1)).unwrap();
+    let cancel = AtomicBool::new(false);
+    let interrupter = ByteInterrupter { left: AtomicI64::new(1), cancel: &cancel };
+    let error = bench.try_commit(vec![item(&bench.path("large"))], &cancel, &interrupter).unwrap_err();
+    assert!(matches!(error, IngestError::Interrupted), "{error}");
+    assert_eq!(bench.temporary_files(), 0);
+    assert!(bench.objects().is_empty());
+}
+
+#[test]
+fn an_interrupted_restore_leaves_only_whole_files_and_continues() {
+    for bytes in [1, 5_000, 100_000, 300_000] {
+        let bench = Bench::new();
+        make_tree(&bench.path("tree"));
+        bench.commit(&["tree"]);
+        let cancel = AtomicBool::new(false);
+        let interrupter = ByteInterrupter { left: AtomicI64::new(bytes), cancel: &cancel };
+        let request =
+            RestoreRequest { paths: vec![entry_path("tree")], destination: bench.path("out"), cancel: &cancel };
+        let error = restore(&bench.archive, &bench.catalog, &request, &interrupter).unwrap_err();
+        assert!(matches!(error, IngestError::Interrupted), "{error}");
+        for (path, bytes) in files_below_real(&bench.path("out")) {
+            let whole = fs::read(bench.path("").join(path.strip_prefix(bench.path("out")).unwrap())).unwrap();
+            assert!(whole == bytes, "{path:?} is not whole");
+        }
+        bench.restore("tree", "out");
+        assert_eq!(picture(&bench.path("out/tree")), picture(&bench.path("tree")));
+    }
+}
+
+/// Regular files with their bytes, symlinks and special files left out.
+fn files_below_real(root: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files = Vec::new();
+    let mut todo = vec![root.to_path_buf()];
+    while let Some(path) = todo.pop() {
+        let found = path.symlink_metadata().unwrap();
+        if found.is_dir() {
+            todo.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if found.is_file() {
+            let bytes = fs::read(&path).unwrap();
+            files.push((path, bytes));
+        }
+    }
+    files
+}
+
+#[test]
+fn of_overlapping_sources_the_later_one_wins() {
+    let bench = Bench::new();
+    for (directory, bytes) in [("a", "from a"), ("b", "from b")] {
+        fs::create_dir(bench.path(directory)).unwrap();
+        fs::write(bench.path(directory).join("x"), bytes).unwrap();
+    }
+    let contents = |name: &str| item(&bench.path(name).join("."));
+    bench.try_commit(vec![contents("b")], &AtomicBool::new(false), &()).unwrap();
+    bench.try_commit(vec![contents("a"), contents("b")], &AtomicBool::new(false), &()).unwrap();
+    assert_eq!(bench.read("x", ContentRange::between(0, 9)), b"from b");
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod apply;
 mod change;
 mod database;
 mod error;
+mod health_log;
 mod local;
 mod objects;
 mod queries;
@@ -16,6 +17,7 @@ mod replica;
 mod writer;
 
 pub use error::{CatalogError, CatalogResult};
+pub use health_log::HealthLog;
 pub use rebuild::{RebuildReport, RebuildSource, rebuild};
 pub use records::{
     CommitSummary, ContentPlace, Inode, NamespaceTotals, NewMember, NewObject, ObjectRecord, SourceSignature,
@@ -282,3 +284,6 @@ impl Catalog {
         recovery::journal_faults(&self.shared.site.replica, &head)
     }
 }
+
+#[cfg(test)]
+mod tests;

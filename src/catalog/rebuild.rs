@@ -138,6 +138,9 @@ struct Replayed {
     /// Where it ends, when a whole snapshot and linked journals lead there.
     end: Option<Head>,
     faults: Vec<String>,
+    /// The chain's number after the last linked group that changed names or
+    /// nodes. Objects older than this had their names committed, if ever.
+    names_until: u64,
     /// Nodes that groups behind a gap changed, and the number of the group's first block.
     touched: HashMap<u64, u64>,
 }
@@ -219,6 +222,7 @@ fn replay_all(replica: &Replica, database: &Database) -> CatalogResult<Replayed>
             Vec::new()
         }
     };
+    replayed.names_until = snapshot.as_ref().map_or(0, |snapshot| snapshot.start);
     database.run(|connection| connection.execute_batch("BEGIN"))?;
     let mut applier = Applier::new(database, true)?;
     let mut replay = |scan: &Scan, span: &Span, take: &mut dyn FnMut(&Record)| {
@@ -235,11 +239,13 @@ fn replay_all(replica: &Replica, database: &Database) -> CatalogResult<Replayed>
     for scan in &journals {
         let linked = steps.iter().find(|(step, _)| step.start == scan.start).map_or(0, |(_, linked)| *linked);
         for (number, span) in scan.spans.iter().enumerate() {
-            let touched = &mut replayed.touched;
-            let outcome = replay(scan, span, &mut |record| {
-                if let (true, Record::Inode { node, .. }) = (number >= linked, record) {
+            let (touched, names_until) = (&mut replayed.touched, &mut replayed.names_until);
+            let outcome = replay(scan, span, &mut |record| match record {
+                Record::Inode { node, .. } if number >= linked => {
                     touched.insert(*node, span.before.sequence);
                 }
+                Record::Inode { .. } | Record::Dirent { .. } if number < linked => *names_until = span.after.sequence,
+                _ => {}
             });
             if let Err(error) = outcome {
                 replayed.faults.push(format!("{}: {error}", Replica::file_key(scan.kind, scan.start)));
@@ -356,11 +362,9 @@ impl<'a> Names<'a> {
 
     /// Puts an entry unless the journal says something later about its path.
     fn put(&self, change: &mut Change<'a>, sequence: u64, entry: &Entry) -> CatalogResult<()> {
-        let later = |ino: i64| match (self.replayed.touched.get(&(ino as u64)), &self.replayed.end) {
-            (Some(&touched), _) => touched >= sequence,
-            // Linked groups say everything up to their end.
-            (None, Some(end)) => sequence < end.chain.sequence,
-            (None, None) => false,
+        let later = |ino: i64| match self.replayed.touched.get(&(ino as u64)) {
+            Some(&touched) => touched >= sequence,
+            None => sequence < self.replayed.names_until,
         };
         match self.database.resolve(entry.path())? {
             Some(ino) if later(ino) => Ok(()),

@@ -10,7 +10,7 @@ use crate::archive::{Archive, Event, EventKind, EventSink};
 use crate::base::{ErrorClass, SystemClock};
 use crate::catalog::{Catalog, HealthLog};
 use crate::store::LocalStore;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -61,6 +61,12 @@ impl Context {
             )
         })
     }
+}
+
+/// Where the working files of this machine lie: the catalog's database, the
+/// health log, the daemon's log. All can be made anew from the rest of the archive.
+pub fn state_directory(archive: &Path) -> PathBuf {
+    archive.join(crate::format::layout::PRIVATE_DIR)
 }
 
 /// An archive that commands work on.

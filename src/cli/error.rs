@@ -83,6 +83,8 @@ macro_rules! from_layer {
     };
 }
 from_layer!(ArchiveError, CatalogError, IngestError, StoreError, VfsError);
+#[cfg(unix)]
+from_layer!(blockframe_fuse::MountError);
 
 impl From<FormatError> for CliError {
     fn from(error: FormatError) -> Self {

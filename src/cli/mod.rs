@@ -5,6 +5,8 @@ pub mod args;
 pub mod commands;
 pub mod config;
 pub mod context;
+#[cfg(unix)]
+mod daemon;
 pub mod error;
 pub mod exit;
 pub mod interrupt;

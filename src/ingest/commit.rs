@@ -7,7 +7,7 @@ use super::bundler::{Bundler, new_object};
 use super::report::{CommitReport, FileReport, Outcome, Reporter};
 use super::source::{FileSource, body_of, changed, may_be_sparse, meta_of, modified, signature};
 use super::spool::{EntrySpool, Spool};
-use super::walk::{CommitItem, CommitSource, Excluded, Found, Walk, check_distinct};
+use super::walk::{CommitItem, CommitSource, Excluded, Found, Walk, check_distinct, may_overlap};
 use super::{IngestError, IngestResult, Problem};
 use crate::archive::{Archive, ArchiveError, ContentSource, ObjectPlan, WriteControl, WrittenObject};
 use crate::base::ContentHash;
@@ -76,6 +76,7 @@ fn run(
         bundler: Bundler::new(archive, writer, progress),
         spool: EntrySpool::create(archive.store())?,
         links: HashMap::new(),
+        may_overlap: may_overlap(&request.items),
     };
     for item in request.items {
         commit.item(item, excluded)?;
@@ -123,7 +124,7 @@ impl Progress<'_> {
 /// The first name of a file with several.
 struct FirstName {
     path: EntryPath,
-    /// Whether this commit puts it into the namespace (or it stands there just so).
+    /// Whether this commit puts it into the namespace; otherwise it stands there just so.
     changes: bool,
     /// Names not met yet.
     left: u64,
@@ -138,6 +139,9 @@ struct Commit<'a> {
     bundler: Bundler<'a>,
     spool: EntrySpool,
     links: HashMap<(u64, u64), FirstName>,
+    /// Whether a path may be met twice: then what stands at it now may not be
+    /// what stands there before the later one.
+    may_overlap: bool,
 }
 
 /// Why a file is not committed: the file's fault, or the end of all.
@@ -230,7 +234,8 @@ impl Commit<'_> {
             self.links.remove(&identity);
         }
         let node = |inode: Option<Inode>| inode.map(|inode| inode.node);
-        let stands = !changes && node(self.catalog.resolve(path)?) == node(self.catalog.resolve(&target)?);
+        let stands =
+            !self.may_overlap && !changes && node(self.catalog.resolve(path)?) == node(self.catalog.resolve(&target)?);
         if !stands {
             let entry = Entry::HardLink { path: path.clone(), target };
             self.bundler.add_row(&entry)?;
@@ -243,8 +248,9 @@ impl Commit<'_> {
     /// Puts an entry whose content (if any) is stored apart from it into the
     /// namespace, unless it stands there just so. Returns whether it changes.
     fn put(&mut self, entry: &Entry, existing: Option<&Inode>) -> IngestResult<bool> {
-        let stands = matches!((entry, existing), (Entry::Node { meta, body, .. }, Some(inode))
-            if inode.meta == *meta && inode.body == *body);
+        let stands = !self.may_overlap
+            && matches!((entry, existing), (Entry::Node { meta, body, .. }, Some(inode))
+                if inode.meta == *meta && inode.body == *body);
         if !stands {
             self.bundler.add_row(entry)?;
             self.spool.push(entry)?;

@@ -48,7 +48,14 @@ impl<'a> Restorer<'a> {
         match DirBuilder::new().mode(0o700).create(target) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match target.symlink_metadata() {
-                Ok(found) if found.is_dir() => Ok(()),
+                Ok(found) if found.is_dir() => {
+                    // One that an earlier restore left read-only has to take new files; its own permissions come last.
+                    if found.mode() & 0o700 != 0o700 {
+                        let open = Permissions::from_mode(found.mode() & 0o7777 | 0o700);
+                        std::fs::set_permissions(target, open).map_err(Problem::local("set the permissions of"))?;
+                    }
+                    Ok(())
+                }
                 _ => Err(Problem::InTheWay("something that is no directory")),
             },
             Err(error) => Err(Problem::local("make")(error)),

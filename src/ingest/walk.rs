@@ -99,6 +99,16 @@ pub(super) fn check_distinct(items: &[CommitItem]) -> IngestResult<()> {
     Ok(())
 }
 
+/// Whether one item may put something where another does.
+pub(super) fn may_overlap(items: &[CommitItem]) -> bool {
+    let mut paths = HashSet::new();
+    let repeated = items.iter().any(|item| !paths.insert(&item.path));
+    let inside = |item: &CommitItem| {
+        std::iter::successors(item.path.parent(), EntryPath::parent).any(|above| paths.contains(&above))
+    };
+    repeated || items.iter().any(inside)
+}
+
 /// Directories by device and inode that a walk does not enter.
 #[derive(Debug, Default)]
 pub(super) struct Excluded(HashSet<(u64, u64)>);
@@ -277,5 +287,12 @@ mod tests {
         let same =
             [CommitItem::from_path("a/x".into(), &to).unwrap(), CommitItem::from_path("b/x".into(), &to).unwrap()];
         assert!(matches!(check_distinct(&same), Err(IngestError::SameDestination { .. })));
+        let items = |arguments: &[&str]| -> Vec<CommitItem> {
+            arguments.iter().map(|argument| CommitItem::from_path(argument.into(), &to).unwrap()).collect()
+        };
+        assert!(!may_overlap(&items(&["a/x", "b/y", "z"])));
+        assert!(!may_overlap(&items(&["a/."])));
+        assert!(may_overlap(&items(&["a/.", "b/."])));
+        assert!(may_overlap(&items(&["a/x", "b/."])));
     }
 }

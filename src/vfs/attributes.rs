@@ -5,7 +5,7 @@ use super::error::content_missing;
 use super::{ArchiveVfs, error};
 use crate::archive::Verdict;
 use crate::base::{ObjectName, Timestamp};
-use crate::catalog::{ContentPlace, Inode};
+use crate::catalog::{ContentPlace, HealthLog, Inode};
 use crate::format::{FileContent, NodeBody};
 use blockframe_api::{ErrorClass, Node, VfsError, VfsResult};
 use std::fmt::Debug;
@@ -25,6 +25,18 @@ pub trait HealthSource: Send + Sync + Debug {
 impl HealthSource for () {
     fn verified(&self, _object: &ObjectName) -> Option<(Timestamp, Verdict)> {
         None
+    }
+}
+
+impl HealthSource for HealthLog {
+    fn verified(&self, object: &ObjectName) -> Option<(Timestamp, Verdict)> {
+        match HealthLog::verified(self, object) {
+            Ok(verified) => verified,
+            Err(error) => {
+                tracing::warn!(%object, %error, "the health log cannot be read");
+                None
+            }
+        }
     }
 }
 

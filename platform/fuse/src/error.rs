@@ -1,5 +1,6 @@
 //! Why a mount failed, and what to do about it.
 
+use blockframe_api::ErrorClass;
 use std::io;
 use std::path::PathBuf;
 
@@ -116,4 +117,24 @@ pub enum MountError {
         #[source]
         source: io::Error,
     },
+}
+
+impl MountError {
+    /// For the table of exit statuses.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Missing { .. } | Self::NotMounted { .. } => ErrorClass::NotFound,
+            Self::NotDirectory { .. } => ErrorClass::NotDirectory,
+            Self::Busy { .. } | Self::InUse { .. } | Self::Stale { .. } => ErrorClass::Busy,
+            Self::NotEmpty { .. } => ErrorClass::Exists,
+            Self::DeviceDenied(_) | Self::NoHelper(_) | Self::AllowOther(_) | Self::NotPermitted { .. } => {
+                ErrorClass::Denied
+            }
+            Self::NoDevice => ErrorClass::NotSupported,
+            // What fails here is this machine's set-up, not the archive.
+            Self::Unreadable { .. } | Self::Mount { .. } | Self::Unmount { .. } | Self::Session { .. } => {
+                ErrorClass::Denied
+            }
+        }
+    }
 }

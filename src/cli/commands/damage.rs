@@ -113,12 +113,12 @@ impl DamageReport {
 }
 
 fn next_step(verdict: Verdict, paths: &[AffectedPath]) -> String {
-    match verdict {
-        Verdict::Unrecoverable => {
-            let which =
-                paths.first().map_or("the file".into(), |path| format!("/{}", printable(path.path.path.as_bytes())));
-            format!("commit {which} again from another copy; `blockframe get` saves the ranges that are readable")
+    match (verdict, paths.first()) {
+        (Verdict::Unrecoverable, Some(path)) => {
+            let path = printable(path.path.path.as_bytes());
+            format!("restore what is lost from another copy; the rest reads with `blockframe cat {path} --range A-B`")
         }
+        (Verdict::Unrecoverable, None) => "nothing: no name needs it; `blockframe gc` removes it".into(),
         _ => "blockframe repair".into(),
     }
 }
@@ -152,18 +152,24 @@ fn damaged_files(geometry: &Geometry, block: &BlockHealth) -> Vec<DamagedFile> {
     files
 }
 
-/// Neighbouring leaves as one range.
+/// The bytes of leaves in a shard.
 fn leaf_ranges(leaves: &[LeafIndex], shard_len: u64) -> Vec<Bytes> {
-    let mut ranges: Vec<Bytes> = Vec::new();
-    for leaf in leaves {
+    joined(leaves.iter().map(|leaf| {
         let start = u64::from(leaf.get()) * LEAF_SIZE;
-        let end = (start + LEAF_SIZE).min(shard_len.max(start));
-        match ranges.last_mut() {
-            Some(last) if last.end == start => last.end = end,
-            _ => ranges.push(Bytes { start, end }),
+        Bytes { start, end: (start + LEAF_SIZE).min(shard_len.max(start)) }
+    }))
+}
+
+/// Ascending ranges, with those that touch each other made one.
+fn joined(ranges: impl Iterator<Item = Bytes>) -> Vec<Bytes> {
+    let mut all: Vec<Bytes> = Vec::new();
+    for range in ranges {
+        match all.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => all.push(range),
         }
     }
-    ranges
+    all
 }
 
 /// Lost bytes of a shard as bytes of the content; none when the shard holds no content.
@@ -189,12 +195,12 @@ fn affected_paths(
         let NodeBody::File(content) = &inode.body else { continue };
         let offset = catalog.place(&content.hash, content.size)?.map_or(0, |place| place.offset);
         let own = ContentRange::between(offset, offset.saturating_add(content.size));
-        let gone: Vec<Bytes> = lost
-            .iter()
-            .map(|range| range.intersect(own))
-            .filter(|range| !range.is_empty())
-            .map(|range| Bytes { start: range.start() - offset, end: range.end() - offset })
-            .collect();
+        let gone = joined(
+            lost.iter()
+                .map(|range| range.intersect(own))
+                .filter(|range| !range.is_empty())
+                .map(|range| Bytes { start: range.start() - offset, end: range.end() - offset }),
+        );
         let paths: Vec<EntryPath> = catalog.paths_of(node)?;
         count += paths.len() as u64;
         if if lost.is_empty() { affected.len() < SHOWN_PATHS } else { !gone.is_empty() } {

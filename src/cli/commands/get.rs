@@ -10,9 +10,10 @@ use crate::cli::namespace::{parse_path, resolve, walk};
 use crate::cli::output::{JsonPath, Output, Progress};
 use crate::cli::units;
 use crate::format::NodeBody;
-use crate::ingest::{self, RestoreOutcome, RestoreReport, RestoreReporter, RestoreRequest, Restored};
+use crate::ingest::{self, Problem, RestoreOutcome, RestoreReport, RestoreReporter, RestoreRequest, Restored};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Copies what the arguments name to the last of them.
 pub(super) fn run(context: &Context, args: &GetArgs) -> CliResult<ExitStatus> {
@@ -38,19 +39,25 @@ pub(super) fn run(context: &Context, args: &GetArgs) -> CliResult<ExitStatus> {
         }
         progress.set_total(total);
     }
-    let reporter = Printer { out, progress };
+    let reporter = Printer { out, progress, lost: AtomicBool::new(false) };
     let request = RestoreRequest { paths, destination: PathBuf::from(destination), cancel: interrupt.flag() };
     let result = ingest::restore(&open.archive, &open.catalog, &request, &reporter);
     reporter.progress.finish();
     let report = result?;
     summary(out, &report)?;
-    Ok(if report.failed > 0 { ExitStatus::Failed } else { open.outcome() })
+    Ok(match (reporter.lost.load(Ordering::Relaxed), report.failed) {
+        (true, _) => ExitStatus::DataLost,
+        (false, 1..) => ExitStatus::Failed,
+        (false, 0) => open.outcome(),
+    })
 }
 
 /// Tells of every entry: in JSON of all, to people of what failed.
 struct Printer<'a> {
     out: &'a Output,
     progress: Progress,
+    /// Whether some content is gone.
+    lost: AtomicBool,
 }
 
 impl RestoreReporter for Printer<'_> {
@@ -64,6 +71,11 @@ impl RestoreReporter for Printer<'_> {
             RestoreOutcome::AlreadyThere => ("already_there", None),
             RestoreOutcome::Failed(problem) => ("failed", Some(chain(problem))),
         };
+        if let RestoreOutcome::Failed(Problem::Content(error)) = &restored.outcome
+            && error.class() == ErrorClass::Unrecoverable
+        {
+            self.lost.store(true, Ordering::Relaxed);
+        }
         if let Some(problem) = &problem {
             tracing::error!("{} was not restored: {problem}", restored.path);
         }

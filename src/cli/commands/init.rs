@@ -89,7 +89,7 @@ fn show(out: &Output, directory: &Path, archive: &Archive, domain: &str) -> CliR
     out.line(format_args!(
         "\nFiles up to {} are bundled. It does not survive the loss of the whole directory: keep a copy elsewhere.\n\
          Next: blockframe -a {} commit PATH",
-        units::size(rules.bundle.max_file),
+        units::exact_size(rules.bundle.max_file),
         directory.display()
     ))?;
     out.json(&serde_json::json!({

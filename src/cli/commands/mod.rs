@@ -11,9 +11,13 @@ mod get;
 mod health;
 mod init;
 mod ls;
+#[cfg(unix)]
+mod mount;
 mod plan;
 mod rebuild;
 mod status;
+#[cfg(unix)]
+mod umount;
 
 use super::args::{Command, ConfigCommand};
 use super::context::Context;
@@ -39,6 +43,10 @@ pub fn run(context: &Context, command: &Command) -> CliResult<ExitStatus> {
         Command::Find(args) => ls::find(context, args),
         Command::Stat(args) => ls::stat(context, args),
         Command::Cat(args) => cat::run(context, args),
+        #[cfg(unix)]
+        Command::Mount(args) => mount::run(context, args),
+        #[cfg(unix)]
+        Command::Umount(args) => umount::run(context, args),
         Command::Health(args) => health::health(context, args),
         Command::Repair(args) => health::repair(context, args),
         Command::Status => status::run(context),

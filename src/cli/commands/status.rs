@@ -1,7 +1,6 @@
 //! `status`: the archive on one screen.
 
-use crate::archive::Event;
-use crate::archive::Verdict;
+use crate::archive::{Event, Verdict};
 use crate::base::{ObjectName, Timestamp};
 use crate::catalog::NamespaceTotals;
 use crate::cli::context::{Context, OpenArchive};
@@ -60,7 +59,6 @@ pub(super) fn run(context: &Context) -> CliResult<ExitStatus> {
     for object in &verification.examples {
         out.line(format_args!("            {object}"))?;
     }
-    out.line(format_args!("scrub       {}", scrub_line(&open)?))?;
     out.line("staged      none: this version writes only through `commit`")?;
     out.line(if events.is_empty() { "events      none" } else { "events" })?;
     for event in &events {
@@ -129,13 +127,13 @@ fn oldest_line(verification: &Verification, objects: u64, now: Timestamp) -> Str
 }
 
 fn redundancy(rules: &ArchiveDescriptor, totals: &NamespaceTotals) -> String {
-    let extra = totals.stored_bytes.saturating_sub(totals.content_bytes) as f64 / totals.content_bytes.max(1) as f64;
     let least = rules.tiers.iter().map(|tier| tier.m).min().unwrap_or(0);
-    format!(
-        "profile {}: any {least} lost shards of a block are healed, at {:.0} % overhead; the loss of the whole disk is not survived",
-        rules.profile,
-        extra * 100.0
-    )
+    let survives = format!("profile {}: any {least} lost shards of a block are healed", rules.profile);
+    if totals.content_bytes == 0 {
+        return survives;
+    }
+    let extra = totals.stored_bytes.saturating_sub(totals.content_bytes) as f64 / totals.content_bytes as f64;
+    format!("{survives}, at {:.0} % overhead; the loss of the whole disk is not survived", extra * 100.0)
 }
 
 fn damage_line(verification: &Verification) -> String {
@@ -149,10 +147,6 @@ fn damage_line(verification: &Verification) -> String {
             )
         }
     }
-}
-
-fn scrub_line(_open: &OpenArchive) -> CliResult<String> {
-    Ok(String::new())
 }
 
 fn event_line(event: &Event) -> String {
