@@ -136,7 +136,7 @@ impl Served {
         let OpenArchive { directory, archive, catalog, health, .. } = context.open()?;
         let limits = VfsLimits { cache: context.config().cache.limit(), ..VfsLimits::default() };
         let health: Arc<dyn HealthSource> = health;
-        let vfs = ArchiveVfs::new(archive, Arc::new(catalog), health, limits)?;
+        let vfs = ArchiveVfs::new(archive, catalog, health, limits)?;
         Ok(Self { directory, vfs: Arc::new(vfs) })
     }
 }
