@@ -4,6 +4,7 @@
 use super::encode::lock;
 use super::object::ObjectRef;
 use crate::base::{Digest, ShardIndex, Timestamp};
+use crate::codec::{CodeError, Combination, ErasureCode};
 use crate::format::{BlockId, Manifest};
 use crate::merkle::LeafHash;
 use crate::store::StoredFile;
@@ -27,6 +28,9 @@ const MANIFESTS: usize = 256;
 const SUSPECTS: usize = 4096;
 /// Bytes of leaf tables: enough for 16 GiB of shards.
 const TABLE_BYTES: usize = 32 << 20;
+const COMBINATIONS: usize = 64;
+/// Pieces of working memory that are kept; each has the columns of one block.
+const KEPT_MEMORY: usize = 2;
 /// How long an unusable shard is not asked again, seconds.
 const SUSPECT_SECONDS: i64 = 30;
 
@@ -36,7 +40,13 @@ pub(super) struct Caches {
     tables: Mutex<Tables>,
     manifests: Mutex<LruCache<ObjectRef, Arc<Manifest>>>,
     suspects: Mutex<LruCache<ShardAddress, i64>>,
+    combinations: Mutex<LruCache<CombinationKey, Arc<Combination>>>,
+    /// Working memory that a decode left for the next one.
+    memory: Mutex<Vec<Vec<u8>>>,
 }
+
+/// k, m, the present shards and the wanted one.
+type CombinationKey = (u16, u16, Vec<ShardIndex>, ShardIndex);
 
 #[derive(Debug)]
 struct Tables {
@@ -55,6 +65,8 @@ impl Default for Caches {
             tables: Mutex::new(Tables { lru: LruCache::unbounded(), bytes: 0 }),
             manifests: Mutex::new(LruCache::new(bound(MANIFESTS))),
             suspects: Mutex::new(LruCache::new(bound(SUSPECTS))),
+            combinations: Mutex::new(LruCache::new(bound(COMBINATIONS))),
+            memory: Mutex::default(),
         }
     }
 }
@@ -105,6 +117,36 @@ impl Caches {
 
     pub(super) fn suspect(&self, address: ShardAddress, now: Timestamp) {
         lock(&self.suspects).put(address, now.seconds);
+    }
+
+    /// How to compute a shard from `present` ones.
+    pub(super) fn combination(
+        &self,
+        k: u16,
+        m: u16,
+        present: &[ShardIndex],
+        wanted: ShardIndex,
+    ) -> Result<Arc<Combination>, CodeError> {
+        let key = (k, m, present.to_vec(), wanted);
+        if let Some(combination) = lock(&self.combinations).get(&key) {
+            return Ok(combination.clone());
+        }
+        let combination = Arc::new(Combination::new(&mut ErasureCode::new(k, m), present, wanted)?);
+        lock(&self.combinations).put(key, combination.clone());
+        Ok(combination)
+    }
+
+    /// Memory for the columns of a decode; its bytes mean nothing.
+    pub(super) fn memory(&self) -> Vec<u8> {
+        lock(&self.memory).pop().unwrap_or_default()
+    }
+
+    /// Keeps memory for the next decode.
+    pub(super) fn keep_memory(&self, memory: Vec<u8>) {
+        let mut kept = lock(&self.memory);
+        if kept.len() < KEPT_MEMORY {
+            kept.push(memory);
+        }
     }
 
     /// Forgets all that is known of a shard's file, after it was rewritten.

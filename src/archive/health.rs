@@ -2,18 +2,21 @@
 //! with the manifest; nothing is changed.
 
 use super::encode::lock;
-use super::manifests::ManifestCopies;
 use super::object::{Object, ObjectRef};
-use super::recover::{Codes, WIDE};
+use super::recover::Codes;
+use super::scan::ScanControl;
 use super::shard::ShardFault;
-use super::{Archive, ArchiveError, ArchiveResult, Verdict};
+use super::{ArchiveResult, Verdict};
 use crate::base::units::leaf_count;
 use crate::base::{LeafIndex, ShardIndex, ShardRange};
 use crate::format::tree::{has_tree, tree_is_whole, tree_len};
 use crate::format::{BlockGeometry, BlockId, layout};
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+
+/// Bytes of a shard that are read at once.
+const READ: u64 = 1024 * 1024;
 
 /// How closely to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +65,13 @@ pub struct BlockHealth {
     pub tree_good: bool,
 }
 
+impl BlockHealth {
+    /// Whether anything of it is not as it was written.
+    pub fn is_damaged(&self) -> bool {
+        !self.tree_good || self.shards.iter().any(|state| *state != ShardState::Healthy)
+    }
+}
+
 /// Bytes of one shard that are gone for good.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LostRange {
@@ -92,55 +102,13 @@ pub struct ObjectHealth {
     pub verified: u64,
 }
 
-impl Archive {
-    /// Looks at all of an object. `progress` is called with bytes verified since the last call.
-    ///
-    /// Errors: `ManifestLost` when there is no manifest to compare with; damage is no error.
-    pub fn object_health(
-        &self,
-        reference: &ObjectRef,
-        depth: Depth,
-        progress: &(dyn Fn(u64) + Sync),
-    ) -> ArchiveResult<ObjectHealth> {
-        let copies = self.shared.read_manifests(&reference.name, Some(reference.root))?;
-        let bad_manifests = copies.bad.iter().map(|(copy, error)| (*copy, describe(error))).collect();
-        let ManifestCopies { manifest, .. } = copies;
-        let object = Object::new(self.shared.clone(), Arc::new(manifest))?;
-        let mut damaged = Vec::new();
-        let mut verified = 0;
-        for id in object.manifest().geometry().block_ids() {
-            let block = object.block(id)?;
-            let health = match depth {
-                Depth::Quick => object.quick_block_health(&block),
-                Depth::Full => object.full_block_health(&block, progress),
-            };
-            verified += if depth == Depth::Full { block.stored_len() } else { 0 };
-            if !health.tree_good || health.shards.iter().any(|state| *state != ShardState::Healthy) {
-                damaged.push(health);
-            }
-        }
-        let lost = object.lost_ranges(&damaged);
-        Ok(object.judge(bad_manifests, damaged, lost, verified))
-    }
-}
-
-fn describe(error: &ArchiveError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
-}
-
 impl Object {
     /// Looks at every byte of one block.
     pub(super) fn block_health(&self, id: BlockId) -> ArchiveResult<BlockHealth> {
-        Ok(self.full_block_health(&self.block(id)?, &|_| {}))
+        Ok(self.full_block_health(&self.block(id)?, &ScanControl::SILENT))
     }
 
-    fn quick_block_health(&self, block: &BlockGeometry) -> BlockHealth {
+    pub(super) fn quick_block_health(&self, block: &BlockGeometry) -> BlockHealth {
         let shards = block
             .shard_indexes()
             .map(|shard| {
@@ -159,11 +127,12 @@ impl Object {
         BlockHealth { id: block.id, shards, tree_good }
     }
 
-    /// Verifies all shards of a block, several at a time on all cores.
-    fn full_block_health(&self, block: &BlockGeometry, progress: &(dyn Fn(u64) + Sync)) -> BlockHealth {
+    /// Verifies all shards of a block, several at a time on all cores. Means
+    /// nothing when it was stopped.
+    pub(super) fn full_block_health(&self, block: &BlockGeometry, control: &ScanControl<'_>) -> BlockHealth {
         let count = usize::from(block.shards());
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = if block.stored_len() < WIDE { 1 } else { threads.min(count) };
+        let threads = if block.stored_len() < READ { 1 } else { threads.min(count) };
         let next = AtomicUsize::new(0);
         let states = Mutex::new(vec![ShardState::Healthy; count]);
         let work = || {
@@ -173,7 +142,7 @@ impl Object {
                 if index >= count {
                     return;
                 }
-                let state = self.shard_state(block, ShardIndex::new(index as u16), &mut buffer, progress);
+                let state = self.shard_state(block, ShardIndex::new(index as u16), &mut buffer, control);
                 lock(&states)[index] = state;
             }
         };
@@ -189,7 +158,7 @@ impl Object {
             if *state == ShardState::Unusable(ShardFault::NoLeafTable)
                 && self.leaf_table(block, shard, Codes::InnerAndOuter).is_ok()
             {
-                *state = self.shard_state(block, shard, &mut Vec::new(), progress);
+                *state = self.shard_state(block, shard, &mut Vec::new(), control);
             }
         }
         BlockHealth { id: block.id, shards, tree_good: self.tree_is_good(block) }
@@ -211,26 +180,30 @@ impl Object {
         block: &BlockGeometry,
         shard: ShardIndex,
         buffer: &mut Vec<u8>,
-        progress: &(dyn Fn(u64) + Sync),
+        control: &ScanControl<'_>,
     ) -> ShardState {
         let len = block.shard_len(shard);
         // What is on the disk now counts, not what an open file still shows.
         self.shared().caches.forget_file(&self.address(block, shard));
-        let found = match self.shard_file(block, shard) {
-            Ok(file) => file.len(),
+        let file = match self.shard_file(block, shard) {
+            Ok(file) => file,
             Err(error) => return ShardState::Unusable(ShardFault::of(&error)),
         };
-        buffer.resize(WIDE.min(len) as usize, 0);
+        let found = file.len();
+        buffer.resize(READ.min(len) as usize, 0);
         let mut leaves = Vec::new();
         let mut at = 0;
-        while at < len {
-            let range = ShardRange::between(at, (at + WIDE).min(len));
+        while at < len && !control.stopped() {
+            let range = ShardRange::between(at, (at + READ).min(len));
             match self.read_leaves(block, shard, range, &mut buffer[..range.len() as usize]) {
                 Ok(bad) => leaves.extend(bad),
                 Err(ShardFault::Unreadable(_)) => leaves.extend(range.leaves()),
                 Err(fault) => return ShardState::Unusable(fault),
             }
-            progress(range.len());
+            if control.read_once {
+                file.will_not_read_again(range.start(), range.len());
+            }
+            (control.progress)(range.len());
             at = range.end();
         }
         if leaves.is_empty() && found == len {
@@ -260,7 +233,7 @@ impl Object {
     }
 
     /// What neither code restores.
-    fn lost_ranges(&self, damaged: &[BlockHealth]) -> Vec<LostRange> {
+    pub(super) fn lost_ranges(&self, damaged: &[BlockHealth]) -> Vec<LostRange> {
         let geometry = self.manifest().geometry();
         let mut lost = Vec::new();
         let mut groups: BTreeMap<Option<u32>, Vec<(BlockGeometry, BTreeMap<LeafIndex, Vec<ShardIndex>>)>> =
@@ -308,7 +281,7 @@ impl Object {
         join_ranges(lost)
     }
 
-    fn judge(
+    pub(super) fn judge(
         &self,
         bad_manifests: Vec<(&'static str, String)>,
         damaged: Vec<BlockHealth>,

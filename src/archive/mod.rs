@@ -14,6 +14,7 @@ mod outer;
 mod recover;
 mod repair;
 mod root;
+mod scan;
 mod shard;
 mod source;
 mod verified;
@@ -24,6 +25,7 @@ pub use event::{Event, EventKind, EventSink, Verdict};
 pub use health::{BlockHealth, Depth, LostRange, ObjectHealth, ShardState};
 pub use object::{Object, ObjectRef};
 pub use repair::{RepairOutcome, RepairPlan, RepairStep};
+pub use scan::{HealthScan, ScanControl};
 pub use shard::ShardFault;
 pub use source::ContentSource;
 pub use verified::VerifiedRange;
@@ -45,6 +47,8 @@ pub struct Archive {
 struct Shared {
     descriptor: ArchiveDescriptor,
     store_id: StoreId,
+    /// The store's descriptor as it was read, from which both copies can be written again.
+    descriptor_bytes: Vec<u8>,
     store: Arc<dyn BlockStore>,
     clock: Arc<dyn Clock>,
     events: Arc<dyn EventSink>,

@@ -3,17 +3,17 @@
 
 use super::cache::LeafTable;
 use super::object::Object;
-use super::shard::leaf_matches;
+use super::shard::{Fetched, leaf_matches};
 use super::{ArchiveError, ArchiveResult};
 use crate::base::units::leaf_count;
 use crate::base::{BlockIndex, LeafIndex, ShardIndex, ShardRange};
 use crate::codec::{ErasureCode, UNIT};
 use crate::format::{BlockGeometry, BlockId};
 use crate::merkle::{self, RootBuilder};
+use rayon::prelude::*;
 
-/// Bytes of each shard that a recovery of a whole shard decodes at once: a
-/// decode call has a fixed cost, so wide.
-pub(super) const WIDE: u64 = 1024 * 1024;
+/// Bytes of each shard that a recovery of a whole shard decodes at once.
+pub(super) const DECODE_COLUMN: u64 = 256 * 1024;
 
 /// Which codes a recovery may use. Recovery through the outer code reads
 /// other blocks through their inner code only, which ends the recursion.
@@ -23,11 +23,32 @@ pub(super) enum Codes {
     InnerAndOuter,
 }
 
-/// One candidate's bytes of the column, padded with zeros, and its bad leaves.
+/// Columns of other shards, padded with zeros, side by side in one memory.
+struct Gathered {
+    memory: Vec<u8>,
+    /// Bytes of a column.
+    len: usize,
+    columns: Vec<Column>,
+}
+
+/// Whose column it is, and which of its leaves are bad.
 struct Column {
     shard: ShardIndex,
-    bytes: Vec<u8>,
     bad: Vec<LeafIndex>,
+}
+
+impl Gathered {
+    fn column(&self, index: usize) -> &[u8] {
+        &self.memory[index * self.len..(index + 1) * self.len]
+    }
+
+    /// The first `k` columns without a bad leaf, if there are as many.
+    fn clean(&self, k: u16) -> Option<Vec<(ShardIndex, &[u8])>> {
+        let clean = self.columns.iter().enumerate().filter(|(_, column)| column.bad.is_empty());
+        let clean: Vec<_> =
+            clean.take(usize::from(k)).map(|(index, column)| (column.shard, self.column(index))).collect();
+        (clean.len() == usize::from(k)).then_some(clean)
+    }
 }
 
 impl Object {
@@ -48,7 +69,7 @@ impl Object {
         let mut builder = RootBuilder::default();
         let mut at = 0;
         while at < len {
-            let range = ShardRange::between(at, (at + WIDE).min(len));
+            let range = ShardRange::between(at, (at + DECODE_COLUMN).min(len));
             let bytes = self.decode_unchecked(block, shard, range, codes)?;
             let first = leaves.len();
             merkle::hash_leaves(&bytes, at / crate::base::LEAF_SIZE, len, &mut leaves);
@@ -103,54 +124,122 @@ impl Object {
     ) -> ArchiveResult<Vec<u8>> {
         // The column ends where the parity does: neighbours may be longer than the wanted shard.
         let column = ShardRange::between(range.start(), range.to_leaves(block.parity_len()).end());
-        let candidates = self.gather(block, wanted, column);
-        let clean: Vec<(ShardIndex, &[u8])> = candidates
-            .iter()
-            .filter(|candidate| candidate.bad.is_empty())
-            .map(|candidate| (candidate.shard, candidate.bytes.as_slice()))
-            .collect();
-        let mut code = ErasureCode::new(block.k, block.m);
-        let mut bytes = if clean.len() >= usize::from(block.k) {
-            code.decode(&clean, wanted).map_err(ArchiveError::Code)?
-        } else {
-            self.decode_leaf_by_leaf(block, wanted, column, &candidates, &mut code, codes)?
+        let gathered = self.gather(block, wanted, column);
+        let mut bytes = match gathered.clean(block.k) {
+            Some(clean) => self.combine(block, wanted, &clean)?,
+            None => self.decode_leaf_by_leaf(block, wanted, column, &gathered, codes)?,
         };
+        self.shared().caches.keep_memory(gathered.memory);
         bytes.truncate(range.len() as usize);
         Ok(bytes)
     }
 
+    /// The wanted shard's column from `k` verified ones.
+    fn combine(
+        &self,
+        block: &BlockGeometry,
+        wanted: ShardIndex,
+        clean: &[(ShardIndex, &[u8])],
+    ) -> ArchiveResult<Vec<u8>> {
+        let columns: Vec<&[u8]> = clean.iter().map(|(_, column)| *column).collect();
+        if block.k == 1 {
+            return Ok(columns[0].to_vec());
+        }
+        let present: Vec<ShardIndex> = clean.iter().map(|(shard, _)| *shard).collect();
+        let combination =
+            self.shared().caches.combination(block.k, block.m, &present, wanted).map_err(ArchiveError::Code)?;
+        let mut bytes = vec![0; columns[0].len()];
+        combination.apply(&columns, &mut bytes);
+        Ok(bytes)
+    }
+
     /// Reads the column from other shards until enough are clean.
-    fn gather(&self, block: &BlockGeometry, wanted: ShardIndex, column: ShardRange) -> Vec<Column> {
+    fn gather(&self, block: &BlockGeometry, wanted: ShardIndex, column: ShardRange) -> Gathered {
         let now = self.shared().clock.now();
         let (fresh, suspects): (Vec<_>, Vec<_>) = block
             .shard_indexes()
             .filter(|shard| *shard != wanted)
             .partition(|shard| !self.shared().caches.is_suspect(&self.address(block, *shard), now));
-        let mut columns = Vec::new();
+        let len = column.len() as usize;
+        let mut candidates = fresh.into_iter().chain(suspects);
+        let first: Vec<ShardIndex> = candidates.by_ref().take(usize::from(block.k)).collect();
+        let mut memory = self.shared().caches.memory();
+        memory.resize(memory.len().max(len * first.len()), 0);
+        let mut columns = Vec::with_capacity(first.len());
+        // Read one after the other, verified side by side: the coding threads never wait for a disk.
+        let fetched: Vec<_> = first
+            .iter()
+            .zip(memory.chunks_mut(len))
+            .map(|(shard, slot)| self.fetch_column(block, *shard, column, slot))
+            .collect();
+        let verified: Vec<bool> = fetched
+            .par_iter()
+            .zip(memory.par_chunks(len))
+            .map(|(fetched, slot)| fetched.as_ref().is_some_and(|f| f.is_good(slot)))
+            .collect();
         let mut clean = 0;
-        for shard in fresh.into_iter().chain(suspects) {
-            if clean == block.k {
-                break;
-            }
-            let own = column.clamp_to(block.shard_len(shard));
-            let mut bytes = vec![0; column.len() as usize];
-            let bad = if own.is_empty() {
-                Ok(Vec::new())
-            } else {
-                self.read_leaves(block, shard, own, &mut bytes[..own.len() as usize])
-            };
-            match bad {
-                Ok(bad) => {
-                    clean += u16::from(bad.is_empty());
-                    if !bad.is_empty() {
-                        self.found_bad(block, shard, &bad);
-                    }
-                    columns.push(Column { shard, bytes, bad });
-                }
-                Err(fault) => self.found_unusable(block, shard, &fault),
+        let mut doubtful = Vec::new();
+        for (shard, good) in first.into_iter().zip(verified) {
+            columns.push(Column { shard, bad: if good { Vec::new() } else { column.leaves().collect() } });
+            clean += usize::from(good);
+            if !good {
+                doubtful.push(columns.len() - 1);
             }
         }
-        columns
+        let mut gathered = Gathered { memory, len, columns };
+        for index in doubtful {
+            clean += usize::from(self.look_again(block, column, &mut gathered, index));
+        }
+        for shard in candidates {
+            if clean >= usize::from(block.k) {
+                break;
+            }
+            let index = gathered.columns.len();
+            gathered.columns.push(Column { shard, bad: column.leaves().collect() });
+            gathered.memory.resize(gathered.memory.len().max(len * (index + 1)), 0);
+            clean += usize::from(self.look_again(block, column, &mut gathered, index));
+        }
+        gathered
+    }
+
+    /// Reads a column and its leaf hashes; `None` where that needs a closer look.
+    fn fetch_column(
+        &self,
+        block: &BlockGeometry,
+        shard: ShardIndex,
+        column: ShardRange,
+        slot: &mut [u8],
+    ) -> Option<FetchedColumn> {
+        let own = column.clamp_to(block.shard_len(shard));
+        let (own_slot, padding) = slot.split_at_mut(own.len() as usize);
+        padding.fill(0);
+        if own.is_empty() {
+            return Some(FetchedColumn { len: 0, fetched: None });
+        }
+        let table = self.own_leaf_table(block, shard)?;
+        let fetched = self.fetch(block, shard, own, own_slot).ok()?;
+        Some(FetchedColumn { len: own_slot.len(), fetched: Some((fetched, table)) })
+    }
+
+    /// Reads a column leaf by leaf, from a file opened anew if need be, and
+    /// notes what is bad. Whether all of it is good.
+    fn look_again(&self, block: &BlockGeometry, column: ShardRange, gathered: &mut Gathered, index: usize) -> bool {
+        let shard = gathered.columns[index].shard;
+        let own = column.clamp_to(block.shard_len(shard));
+        let slot = &mut gathered.memory[index * gathered.len..(index + 1) * gathered.len];
+        let (own_slot, padding) = slot.split_at_mut(own.len() as usize);
+        padding.fill(0);
+        let bad = if own.is_empty() { Ok(Vec::new()) } else { self.read_leaves(block, shard, own, own_slot) };
+        match bad {
+            Ok(bad) => {
+                if !bad.is_empty() {
+                    self.found_bad(block, shard, &bad);
+                }
+                gathered.columns[index].bad = bad;
+            }
+            Err(fault) => self.found_unusable(block, shard, &fault),
+        }
+        gathered.columns[index].bad.is_empty()
     }
 
     /// Decodes each leaf from whichever shards are good at that leaf.
@@ -159,21 +248,23 @@ impl Object {
         block: &BlockGeometry,
         wanted: ShardIndex,
         column: ShardRange,
-        candidates: &[Column],
-        code: &mut ErasureCode,
+        gathered: &Gathered,
         codes: Codes,
     ) -> ArchiveResult<Vec<u8>> {
         let mut bytes = Vec::with_capacity(column.len() as usize);
         for leaf in column.leaves() {
             let part = ShardRange::of_leaf(leaf, block.parity_len());
             let cut = (part.start() - column.start()) as usize..(part.end() - column.start()) as usize;
-            let good: Vec<(ShardIndex, &[u8])> = candidates
+            let good: Vec<(ShardIndex, &[u8])> = gathered
+                .columns
                 .iter()
-                .filter(|candidate| !candidate.bad.contains(&leaf))
-                .map(|candidate| (candidate.shard, &candidate.bytes[cut.clone()]))
+                .enumerate()
+                .filter(|(_, candidate)| !candidate.bad.contains(&leaf))
+                .map(|(index, candidate)| (candidate.shard, &gathered.column(index)[cut.clone()]))
+                .take(usize::from(block.k))
                 .collect();
-            let decoded = if good.len() >= usize::from(block.k) {
-                code.decode(&good, wanted).map_err(ArchiveError::Code)?
+            let decoded = if good.len() == usize::from(block.k) {
+                self.combine(block, wanted, &good)?
             } else if codes == Codes::InnerAndOuter && self.manifest().geometry().outer().is_some() {
                 self.decode_outer(block, wanted, part)?
             } else {
@@ -287,5 +378,19 @@ impl Object {
             range: crate::base::ContentRange::between(base + range.start(), base + range.end()),
             detail,
         }
+    }
+}
+
+/// A column that was read, with what it is to be compared with.
+struct FetchedColumn {
+    /// The shard's own bytes in the column; what follows is padding.
+    len: usize,
+    fetched: Option<(Fetched, LeafTable)>,
+}
+
+impl FetchedColumn {
+    fn is_good(&self, slot: &[u8]) -> bool {
+        let good = |(fetched, table): &(Fetched, LeafTable)| fetched.bad_leaves(&slot[..self.len], table).is_empty();
+        self.fetched.as_ref().is_none_or(good)
     }
 }

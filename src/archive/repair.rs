@@ -5,7 +5,7 @@
 use super::encode::lock;
 use super::health::{BlockHealth, ObjectHealth, ShardState};
 use super::object::{Object, ObjectRef};
-use super::recover::{Codes, WIDE};
+use super::recover::{Codes, DECODE_COLUMN};
 use super::{Archive, ArchiveError, ArchiveResult, EventKind};
 use crate::base::{LeafIndex, ShardIndex, ShardRange};
 use crate::format::layout::TMP_DIR;
@@ -134,15 +134,17 @@ impl Archive {
 }
 
 impl Object {
-    /// Plans and repairs one block.
+    /// Plans and repairs one block. A step that fails is logged, and does not stop the others.
     pub(super) fn repair_block(&self, health: &BlockHealth) -> ArchiveResult<()> {
         for step in self.plan_block(health)? {
-            self.execute(&step)?;
+            if let Err(error) = self.execute(&step) {
+                tracing::error!(object = %self.manifest().name, ?step, %error, "a repair step failed");
+            }
         }
         Ok(())
     }
 
-    fn plan_block(&self, health: &BlockHealth) -> ArchiveResult<Vec<RepairStep>> {
+    pub(super) fn plan_block(&self, health: &BlockHealth) -> ArchiveResult<Vec<RepairStep>> {
         let block = self.block(health.id)?;
         let mut steps = Vec::new();
         let in_place = self.shared().store.capabilities().range_write;
@@ -216,11 +218,11 @@ impl Object {
         let next = AtomicU64::new(0);
         let work = || -> ArchiveResult<()> {
             loop {
-                let start = next.fetch_add(WIDE, Ordering::Relaxed);
+                let start = next.fetch_add(DECODE_COLUMN, Ordering::Relaxed);
                 if start >= len {
                     return Ok(());
                 }
-                let range = ShardRange::between(start, (start + WIDE).min(len));
+                let range = ShardRange::between(start, (start + DECODE_COLUMN).min(len));
                 for (range, bytes) in self.restore(block, shard, range) {
                     match bytes {
                         Ok(bytes) => staged.write_at(range.start(), &bytes)?,
@@ -230,7 +232,8 @@ impl Object {
                 }
             }
         };
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(len.div_ceil(WIDE) as usize);
+        let threads =
+            std::thread::available_parallelism().map_or(1, usize::from).min(len.div_ceil(DECODE_COLUMN) as usize);
         let written = std::thread::scope(|scope| {
             let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
             let results: Vec<_> = workers.into_iter().map(|worker| worker.join()).collect();

@@ -92,6 +92,7 @@ impl Archive {
         Ok(Self {
             shared: Arc::new(Shared {
                 descriptor: descriptor.archive,
+                descriptor_bytes: bytes,
                 store_id: descriptor.store,
                 store,
                 clock,
@@ -100,6 +101,57 @@ impl Archive {
                 heals: heal::HealQueue::default(),
             }),
         })
+    }
+}
+
+impl Archive {
+    /// Whether the store still shows at least one good copy of its descriptor:
+    /// an empty mount point does not.
+    pub fn has_descriptor(&self) -> ArchiveResult<bool> {
+        for name in [STORE_DESCRIPTOR, STORE_DESCRIPTOR_COPY] {
+            let read = self.shared.store.read(&self.shared.key(name)?, MAX_DESCRIPTOR);
+            if read.is_ok_and(|bytes| bytes == self.shared.descriptor_bytes) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Reads both copies of the store's descriptor again, and looks whether
+    /// the recovery text is there. With `repair` what is bad is written anew.
+    /// Returns what was wrong.
+    pub fn verify_descriptors(&self, repair: bool) -> ArchiveResult<Vec<String>> {
+        let shared = &self.shared;
+        let mut wrong = Vec::new();
+        for name in [STORE_DESCRIPTOR, STORE_DESCRIPTOR_COPY] {
+            let cause = match shared.store.read(&shared.key(name)?, MAX_DESCRIPTOR) {
+                Ok(bytes) if bytes == shared.descriptor_bytes => continue,
+                Ok(_) => FormatError::Checksum { what: "store descriptor" },
+                Err(error) if error.kind() == StoreErrorKind::NotFound => {
+                    FormatError::Truncated { what: "store descriptor", at: 0 }
+                }
+                Err(error) => FormatError::invalid("store descriptor", error.to_string()),
+            };
+            wrong.push(format!("{name}: {cause}"));
+            if repair {
+                heal_descriptor(
+                    &*shared.store,
+                    &*shared.clock,
+                    &*shared.events,
+                    name,
+                    &cause,
+                    &shared.descriptor_bytes,
+                );
+            }
+        }
+        let recovery = shared.key(RECOVERY_TEXT)?;
+        if matches!(shared.store.open(&recovery), Err(error) if error.kind() == StoreErrorKind::NotFound) {
+            wrong.push(format!("{RECOVERY_TEXT}: missing"));
+            if repair && let Err(error) = shared.store.write(&recovery, RECOVERY.as_bytes()) {
+                tracing::warn!(%error, "the recovery text could not be written again");
+            }
+        }
+        Ok(wrong)
     }
 }
 

@@ -6,7 +6,7 @@ use crate::base::units::leaf_count;
 use crate::base::{LEAF_SIZE, LeafIndex, ShardIndex, ShardRange};
 use crate::format::tree::{has_tree, tree_slice};
 use crate::format::{BlockGeometry, layout};
-use crate::merkle;
+use crate::merkle::{self, GROUP};
 use crate::store::{StoreError, StoreErrorKind, StoredFile};
 use std::sync::Arc;
 
@@ -166,23 +166,26 @@ impl Object {
         buffer: &mut [u8],
         table: &LeafTable,
     ) -> Result<Vec<LeafIndex>, ShardFault> {
+        let fetched = self.fetch(block, shard, range, buffer)?;
+        Ok(fetched.bad_leaves(buffer, table))
+    }
+
+    /// Reads whole leaves of a shard without looking at them.
+    pub(super) fn fetch(
+        &self,
+        block: &BlockGeometry,
+        shard: ShardIndex,
+        range: ShardRange,
+        buffer: &mut [u8],
+    ) -> Result<Fetched, ShardFault> {
         let file = self.shard_file(block, shard).map_err(|error| ShardFault::of(&error))?;
-        let len = block.shard_len(shard);
         let there = range.clamp_to(file.len());
-        let (present, _) = buffer.split_at_mut(there.len() as usize);
+        let present = &mut buffer[..there.len() as usize];
         let unreadable = match file.read_at(there.start(), present) {
             Ok(()) => Vec::new(),
             Err(_) => self.read_leaf_by_leaf(&*file, there, present)?,
         };
-        let bad = |leaf: &LeafIndex| {
-            let part = ShardRange::of_leaf(*leaf, len);
-            if part.end() > there.end() || unreadable.contains(leaf) {
-                return true;
-            }
-            let bytes = &buffer[(part.start() - range.start()) as usize..(part.end() - range.start()) as usize];
-            !leaf_matches(bytes, *leaf, table)
-        };
-        Ok(range.leaves().filter(bad).collect())
+        Ok(Fetched { range, there, shard_len: block.shard_len(shard), unreadable })
     }
 
     /// After a failed read of several leaves: which of them cannot be read.
@@ -205,6 +208,47 @@ impl Object {
             Some(error) if bad.len() == range.leaves().count() => Err(ShardFault::of(&error)),
             _ => Ok(bad),
         }
+    }
+}
+
+/// Bytes of a shard that were read and not looked at yet: where they came
+/// from, and what of them could not be read.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    range: ShardRange,
+    there: ShardRange,
+    shard_len: u64,
+    unreadable: Vec<LeafIndex>,
+}
+
+impl Fetched {
+    /// The leaves that do not match the table; all others are verified.
+    pub(super) fn bad_leaves(&self, buffer: &[u8], table: &[merkle::LeafHash]) -> Vec<LeafIndex> {
+        let bytes_of = |leaf: LeafIndex, leaves: u32| {
+            let first = ShardRange::of_leaf(leaf, self.shard_len).start();
+            let last = ShardRange::of_leaf(LeafIndex::new(leaf.get() + leaves - 1), self.shard_len).end();
+            (last <= self.there.end())
+                .then(|| &buffer[(first - self.range.start()) as usize..(last - self.range.start()) as usize])
+        };
+        let mut bad = Vec::new();
+        let mut leaves = self.range.leaves().peekable();
+        while let Some(&leaf) = leaves.peek() {
+            let group = merkle::group_of_leaves(leaf, table);
+            let whole =
+                group.filter(|_| self.unreadable.is_empty()).and_then(|group| Some((group, bytes_of(leaf, GROUP)?)));
+            if let Some((group, bytes)) = whole
+                && merkle::group_hash(bytes, leaf) == group
+            {
+                leaves.by_ref().take(GROUP as usize).for_each(drop);
+                continue;
+            }
+            leaves.next();
+            let good = bytes_of(leaf, 1).is_some_and(|bytes| leaf_matches(bytes, leaf, table));
+            if !good || self.unreadable.contains(&leaf) {
+                bad.push(leaf);
+            }
+        }
+        bad
     }
 }
 

@@ -32,3 +32,11 @@ impl VerifiedRange {
         self.buffer
     }
 }
+
+#[cfg(test)]
+impl VerifiedRange {
+    /// Bytes for tests of what stands above the archive.
+    pub(crate) fn for_test(start: u64, bytes: Vec<u8>) -> Self {
+        Self::new(ContentRange::between(start, start + bytes.len() as u64), bytes, 0)
+    }
+}

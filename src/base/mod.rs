@@ -2,9 +2,11 @@
 
 pub mod clock;
 pub mod ids;
+pub mod load;
 pub mod units;
 
 pub use blockframe_api::{ErrorClass, Timestamp};
 pub use clock::{Clock, SystemClock};
 pub use ids::{ArchiveId, ContentHash, Digest, ObjectName, StoreId};
+pub use load::{ForegroundLoad, LatencyGauge, LoadSample};
 pub use units::{BlockIndex, ContentRange, LEAF_SIZE, LeafIndex, SegmentIndex, ShardIndex, ShardRange};

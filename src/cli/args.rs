@@ -210,7 +210,8 @@ pub struct MountArgs {
     /// The mount point (the same as MOUNTPOINT)
     #[arg(short, long = "mountpoint", value_name = "DIR", conflicts_with = "mountpoint", value_hint = ValueHint::DirPath)]
     pub mountpoint_flag: Option<PathBuf>,
-    /// Mount options: allow_other, ro, default_permissions, and what the kernel knows
+    /// Mount options: allow_other, nonempty, noexec, suid, dev, threads=N, and in seconds attr_timeout=S,
+    /// entry_timeout=S, negative_timeout=S
     #[arg(short, value_name = "OPT,...", value_delimiter = ',')]
     pub options: Vec<String>,
     /// Refuse all writes (in this version every mount does)
@@ -234,6 +235,9 @@ pub struct UmountArgs {
     /// The mount point [default: [mount] default_mountpoint in the configuration]
     #[arg(value_name = "MOUNTPOINT", value_hint = ValueHint::DirPath)]
     pub mountpoint: Option<PathBuf>,
+    /// Unmount although programs use it: it vanishes now, and ends when the last of them closes
+    #[arg(short, long)]
+    pub lazy: bool,
 }
 
 /// Arguments of `plan`.
@@ -310,15 +314,17 @@ pub struct GcArgs {
 /// Arguments of `rebuild-catalog`.
 #[derive(Debug, Args)]
 pub struct RebuildArgs {
-    /// From where
-    #[arg(long, value_enum, default_value_t = RebuildFrom::Journal)]
+    /// What to believe
+    #[arg(long, value_enum, default_value_t = RebuildFrom::Best)]
     pub source: RebuildFrom,
 }
 
-/// From where the catalog is rebuilt.
+/// From what the catalog is rebuilt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum RebuildFrom {
-    /// The journal on the store; manifests and bundles where it is lost
+    /// The journal, and manifests and bundles for what it does not have
+    Best,
+    /// The journal alone
     Journal,
     /// Manifests and bundles alone
     Objects,

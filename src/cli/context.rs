@@ -4,9 +4,15 @@
 use super::args::GlobalArgs;
 use super::config::{Config, LoadedConfig};
 use super::error::{CliError, CliResult};
+use super::exit::ExitStatus;
 use super::output::Output;
-use crate::base::ErrorClass;
-use std::path::PathBuf;
+use crate::archive::{Archive, Event, EventKind, EventSink};
+use crate::base::{ErrorClass, SystemClock};
+use crate::catalog::{Catalog, HealthLog};
+use crate::store::LocalStore;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// What every command starts from.
 #[derive(Debug)]
@@ -54,5 +60,113 @@ impl Context {
                  in config.toml (`blockframe init DIR` makes an archive)",
             )
         })
+    }
+}
+
+/// Where the working files of this machine lie: the catalog's database, the
+/// health log, the daemon's log. All can be made anew from the rest of the archive.
+pub fn state_directory(archive: &Path) -> PathBuf {
+    archive.join(crate::format::layout::PRIVATE_DIR)
+}
+
+/// An archive that commands work on.
+#[derive(Debug)]
+pub struct OpenArchive {
+    /// Its directory.
+    pub directory: PathBuf,
+    /// Its objects.
+    pub archive: Arc<Archive>,
+    /// Its names.
+    pub catalog: Arc<Catalog>,
+    /// What happened to it, and what was verified when.
+    pub health: Arc<HealthLog>,
+    seen: Arc<Seen>,
+}
+
+/// An archive whose names are not open: for what must work without a catalog.
+#[derive(Debug)]
+pub struct OpenObjects {
+    /// Its directory.
+    pub directory: PathBuf,
+    /// Its objects.
+    pub archive: Arc<Archive>,
+    seen: Arc<Seen>,
+}
+
+impl Context {
+    /// Opens the archive that the user means.
+    pub fn open(&self) -> CliResult<OpenArchive> {
+        self.open_objects()?.open_catalog()
+    }
+
+    /// Opens the archive that the user means, without its catalog.
+    pub fn open_objects(&self) -> CliResult<OpenObjects> {
+        let directory = self.archive_directory()?;
+        let directory = std::fs::canonicalize(&directory).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => CliError::new(
+                ErrorClass::Unavailable,
+                format!("there is no directory {0}; `blockframe init {0}` makes an archive there", directory.display()),
+            ),
+            _ => CliError::io(format!("cannot open the archive {}", directory.display()), error),
+        })?;
+        let store = Arc::new(LocalStore::open(&directory)?);
+        let seen = Arc::new(Seen::default());
+        let archive = Arc::new(Archive::open(store, Arc::new(SystemClock), seen.clone())?);
+        Ok(OpenObjects { directory, archive, seen })
+    }
+}
+
+impl OpenObjects {
+    /// Opens the catalog and the health log too.
+    pub fn open_catalog(self) -> CliResult<OpenArchive> {
+        let Self { directory, archive, seen } = self;
+        // The log is made only here, so that looking at a foreign directory leaves nothing there.
+        let health = Arc::new(HealthLog::open(&directory)?);
+        seen.log_to(&health);
+        let catalog = Arc::new(Catalog::open(&directory, &archive)?);
+        Ok(OpenArchive { directory, archive, catalog, health, seen })
+    }
+}
+
+impl OpenArchive {
+    /// The status of a command that has only read: whether it met damage.
+    pub fn outcome(&self) -> ExitStatus {
+        if self.seen.loss.load(Ordering::Relaxed) {
+            ExitStatus::DataLost
+        } else if self.seen.damage.load(Ordering::Relaxed) {
+            ExitStatus::DamageFound
+        } else {
+            ExitStatus::Done
+        }
+    }
+}
+
+/// Logs events, and remembers for the exit status that there were some.
+#[derive(Debug, Default)]
+struct Seen {
+    log: OnceLock<Arc<HealthLog>>,
+    /// What happened before there was a log.
+    early: Mutex<Vec<Event>>,
+    damage: AtomicBool,
+    loss: AtomicBool,
+}
+
+impl Seen {
+    fn log_to(&self, log: &Arc<HealthLog>) {
+        let log = self.log.get_or_init(|| Arc::clone(log));
+        for event in self.early.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            log.record(event);
+        }
+    }
+}
+
+impl EventSink for Seen {
+    fn record(&self, event: Event) {
+        let flag = if event.kind == EventKind::Lost { &self.loss } else { &self.damage };
+        flag.store(true, Ordering::Relaxed);
+        match self.log.get() {
+            Some(log) => log.record(event),
+            None => self.early.lock().unwrap_or_else(PoisonError::into_inner).push(event),
+        }
     }
 }

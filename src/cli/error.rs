@@ -6,6 +6,8 @@ use crate::archive::ArchiveError;
 use crate::base::ErrorClass;
 use crate::catalog::CatalogError;
 use crate::format::FormatError;
+use crate::ingest::IngestError;
+use crate::scrub::ScrubError;
 use crate::store::StoreError;
 use blockframe_api::VfsError;
 use std::fmt;
@@ -81,12 +83,25 @@ macro_rules! from_layer {
         })*
     };
 }
-from_layer!(ArchiveError, CatalogError, StoreError, VfsError);
+from_layer!(ArchiveError, CatalogError, IngestError, ScrubError, StoreError, VfsError);
+#[cfg(unix)]
+from_layer!(blockframe_fuse::MountError);
 
 impl From<FormatError> for CliError {
     fn from(error: FormatError) -> Self {
         ArchiveError::from(error).into()
     }
+}
+
+/// An error with its causes on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 fn class_of_io(error: &io::Error) -> ErrorClass {

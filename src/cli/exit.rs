@@ -26,6 +26,18 @@ pub enum ExitStatus {
 }
 
 impl ExitStatus {
+    /// All of them.
+    pub const ALL: [ExitStatus; 8] = [
+        ExitStatus::Done,
+        ExitStatus::Failed,
+        ExitStatus::Usage,
+        ExitStatus::DamageFound,
+        ExitStatus::DataLost,
+        ExitStatus::Unavailable,
+        ExitStatus::WrongKey,
+        ExitStatus::Interrupted,
+    ];
+
     /// The number.
     pub fn code(self) -> u8 {
         match self {

@@ -5,10 +5,13 @@ pub mod args;
 pub mod commands;
 pub mod config;
 pub mod context;
+#[cfg(unix)]
+mod daemon;
 pub mod error;
 pub mod exit;
 pub mod interrupt;
 mod logging;
+pub mod namespace;
 pub mod output;
 pub mod units;
 

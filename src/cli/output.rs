@@ -57,7 +57,12 @@ impl Output {
 
     /// Bytes as they are: content, completions, man pages.
     pub fn write(&self, bytes: &[u8]) -> CliResult<()> {
-        self.locked().write_all(bytes).map_err(write_error)
+        self.write_bytes(bytes).map_err(write_error)
+    }
+
+    /// As [`Self::write`], with the operating system's own error.
+    pub fn write_bytes(&self, bytes: &[u8]) -> io::Result<()> {
+        self.locked().write_all(bytes)
     }
 
     /// Sends what is buffered.
@@ -102,6 +107,16 @@ pub struct Progress {
 }
 
 impl Progress {
+    /// Whether somebody sees it.
+    pub fn is_shown(&self) -> bool {
+        !self.bar.is_hidden()
+    }
+
+    /// Runs `print`, which writes to the screen, with the bar out of its way.
+    pub fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
+        self.bar.suspend(print)
+    }
+
     /// The work turned out to be of `total` bytes.
     pub fn set_total(&self, total: u64) {
         self.bar.set_length(total);

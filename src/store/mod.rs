@@ -3,13 +3,18 @@
 
 mod directory;
 mod error;
+mod fault;
 mod key;
 mod local;
+mod memory;
 mod publish;
+mod random;
 
 pub use error::{StoreError, StoreErrorKind};
+pub use fault::{Counters, Fault, FaultStore, Operation};
 pub use key::{KeyError, StoreKey};
 pub use local::LocalStore;
+pub use memory::MemoryStore;
 pub use publish::{is_temporary_name, publish_file, sync_directory};
 
 use std::fmt::Debug;
@@ -107,7 +112,7 @@ pub trait BlockStore: Send + Sync + Debug {
     /// empty may be removed.
     fn delete(&self, key: &StoreKey) -> StoreResult<()>;
 
-    /// Deletes everything below a prefix; a missing one is no error.
+    /// Deletes everything at and below a prefix; a missing one is no error.
     fn delete_prefix(&self, prefix: &StoreKey) -> StoreResult<()>;
 
     /// The names directly below `prefix` (`None`: the store's top), sorted;

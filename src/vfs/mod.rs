@@ -1,1 +1,260 @@
-//! TBD
+//! The mounted view of an archive: names and attributes from the catalog,
+//! bytes from the archive, caches between them. Read-only.
+
+mod attributes;
+mod cache;
+mod error;
+mod handles;
+mod names;
+mod pages;
+mod read_ahead;
+mod reader;
+mod space;
+
+pub use attributes::HealthSource;
+pub use reader::ReadAheadLimits;
+
+use crate::archive::Archive;
+use crate::catalog::{Catalog, CatalogResult, Inode};
+use crate::format::{FileContent, NodeBody};
+use blockframe_api::{
+    Attributes, DirectoryEntry, ErrorClass, Handle, Node, OpenedFile, SpaceUsage, Vfs, VfsError, VfsResult,
+};
+use error::{invalid, no_such_range, not_directory, not_found};
+use handles::{Handles, OpenFile};
+use names::MissingNames;
+use pages::CachedPages;
+use reader::Reader;
+use space::Space;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What a mount may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VfsLimits {
+    /// Most bytes of verified data kept in memory.
+    pub cache: u64,
+    /// How much is read ahead.
+    pub read_ahead: ReadAheadLimits,
+}
+
+impl Default for VfsLimits {
+    fn default() -> Self {
+        Self { cache: 256 << 20, read_ahead: ReadAheadLimits::default() }
+    }
+}
+
+/// An archive as a filesystem.
+#[derive(Debug)]
+pub struct ArchiveVfs {
+    archive: Arc<Archive>,
+    catalog: Arc<Catalog>,
+    health: Arc<dyn HealthSource>,
+    reader: Reader,
+    handles: Handles,
+    missing: MissingNames,
+    pages: CachedPages,
+    space: Space,
+    /// The catalog's generation when the caches were last cleared.
+    generation: AtomicU64,
+}
+
+impl ArchiveVfs {
+    /// The view of an open archive and its catalog.
+    pub fn new(
+        archive: Arc<Archive>,
+        catalog: Arc<Catalog>,
+        health: Arc<dyn HealthSource>,
+        limits: VfsLimits,
+    ) -> CatalogResult<Self> {
+        let generation = AtomicU64::new(catalog.generation()?);
+        Ok(Self {
+            archive,
+            catalog,
+            health,
+            reader: Reader::new(limits.cache, limits.read_ahead),
+            handles: Handles::default(),
+            missing: MissingNames::new(),
+            pages: CachedPages::new(),
+            space: Space::default(),
+            generation,
+        })
+    }
+
+    /// Looks whether another process has changed the catalog, and forgets
+    /// what was derived from it. Returns whether it had. To be called about
+    /// once a second.
+    pub fn refresh(&self) -> CatalogResult<bool> {
+        let generation = self.catalog.generation()?;
+        let changed = self.generation.swap(generation, Ordering::AcqRel) != generation;
+        if changed {
+            self.missing.clear();
+        }
+        Ok(changed)
+    }
+
+    fn inode(&self, node: Node) -> VfsResult<Inode> {
+        self.catalog.inode(node).map_err(|error| error::of_catalog(&error))?.ok_or_else(|| not_found(node))
+    }
+
+    fn file(&self, node: Node) -> VfsResult<FileContent> {
+        match self.inode(node)?.body {
+            NodeBody::File(content) => Ok(content),
+            NodeBody::Directory => Err(VfsError::new(ErrorClass::IsDirectory, "a directory has no content")),
+            _ => Err(invalid("only regular files have content")),
+        }
+    }
+
+    /// A path of the node, for messages.
+    fn path(&self, node: Node) -> String {
+        match self.catalog.paths_of(node) {
+            Ok(paths) if !paths.is_empty() => paths[0].to_string(),
+            _ => format!("inode {}", node.number()),
+        }
+    }
+}
+
+impl Vfs for ArchiveVfs {
+    fn lookup(&self, parent: Node, name: &[u8]) -> VfsResult<Attributes> {
+        if name.len() > blockframe_api::NamePolicy::MAX_NAME {
+            return Err(VfsError::new(ErrorClass::NameTooLong, "the name is longer than 255 bytes"));
+        }
+        let missing = || VfsError::new(ErrorClass::NotFound, "no such name");
+        let Ok(epoch) = self.missing.check(parent, name) else { return Err(missing()) };
+        match self.catalog.lookup(parent, name).map_err(|error| error::of_catalog(&error))? {
+            Some(inode) => Ok(inode.attributes()),
+            None if self.inode(parent)?.is_directory() => {
+                self.missing.remember(epoch, parent, name);
+                Err(missing())
+            }
+            None => Err(not_directory(parent)),
+        }
+    }
+
+    fn attributes(&self, node: Node) -> VfsResult<Attributes> {
+        Ok(self.inode(node)?.attributes())
+    }
+
+    fn read_link(&self, node: Node) -> VfsResult<Vec<u8>> {
+        match self.inode(node)?.body {
+            NodeBody::Symlink(target) => Ok(target),
+            _ => Err(invalid("not a symbolic link")),
+        }
+    }
+
+    fn open(&self, node: Node) -> VfsResult<OpenedFile> {
+        let content = self.file(node)?;
+        let place = if content.size == 0 { None } else { Some(self.place(node, &content)?) };
+        let cache = self.pages.opened(node, content.hash);
+        let handle = self.handles.insert(OpenFile::new(node, content, place, cache));
+        Ok(OpenedFile { handle, cache })
+    }
+
+    fn read(&self, handle: Handle, offset: u64, length: u32, deliver: &mut dyn FnMut(&[u8])) -> VfsResult<()> {
+        let file = self.handles.get(handle)?;
+        let Some(range) = file.place_of(offset, length) else {
+            deliver(&[]);
+            return Ok(());
+        };
+        let outcome = file
+            .object(&self.archive, &self.reader)
+            .and_then(|source| self.reader.read(&source.object, &source.stream, range, deliver));
+        outcome.map_err(|error| error::of_read(&self.path(file.node()), offset, length, &error))
+    }
+
+    fn seek(&self, handle: Handle, offset: u64, data: bool) -> VfsResult<u64> {
+        let file = self.handles.get(handle)?;
+        seek(file.content(), offset, data).ok_or_else(no_such_range)
+    }
+
+    fn release(&self, handle: Handle) {
+        if let Some(file) = self.handles.remove(handle) {
+            self.pages.closed(file.node(), file.cache());
+        }
+    }
+
+    fn read_directory(
+        &self,
+        node: Node,
+        after: Option<&[u8]>,
+        visit: &mut dyn FnMut(DirectoryEntry<'_>) -> bool,
+    ) -> VfsResult<()> {
+        if after.is_none() && !self.inode(node)?.is_directory() {
+            return Err(not_directory(node));
+        }
+        self.catalog
+            .list(node, after, &mut |name, inode| visit(DirectoryEntry { name, attributes: inode.attributes() }))
+            .map_err(|error| error::of_catalog(&error))
+    }
+
+    fn parent(&self, node: Node) -> VfsResult<Node> {
+        self.catalog.parent(node).map_err(|error| error::of_catalog(&error))?.ok_or_else(|| not_found(node))
+    }
+
+    fn extended_attribute(&self, node: Node, name: &[u8]) -> VfsResult<Vec<u8>> {
+        self.xattr(&self.inode(node)?, name)
+    }
+
+    fn extended_attributes(&self, node: Node) -> VfsResult<Vec<Vec<u8>>> {
+        Ok(attributes::names(&self.inode(node)?))
+    }
+
+    fn space(&self) -> VfsResult<SpaceUsage> {
+        self.space.usage(&self.archive, &self.catalog, self.generation.load(Ordering::Acquire))
+    }
+}
+
+/// The first offset at or after `offset` that holds data, or lies in a hole.
+fn seek(content: &FileContent, offset: u64, data: bool) -> Option<u64> {
+    if offset >= content.size {
+        return None;
+    }
+    let Some(extents) = &content.extents else { return Some(if data { offset } else { content.size }) };
+    let following = extents.iter().filter(|extent| extent.end() > offset);
+    if data {
+        return following.map(|extent| extent.start().max(offset)).next();
+    }
+    let mut hole = offset;
+    for extent in following {
+        if extent.start() > hole {
+            break;
+        }
+        hole = extent.end();
+    }
+    Some(hole.min(content.size))
+}
+
+/// Locks; what a panicking thread left behind is consistent in all users of this.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{ContentRange, Digest};
+
+    #[test]
+    fn data_and_holes_are_found_as_the_extents_say() {
+        let extent = ContentRange::between;
+        let extents = Some(vec![extent(10, 20), extent(20, 30), extent(50, 60)]);
+        let sparse = FileContent { size: 100, hash: Digest::of(b""), extents };
+        for (offset, data, hole) in [
+            (0, Some(10), Some(0)),
+            (10, Some(10), Some(30)),
+            (25, Some(25), Some(30)),
+            (30, Some(50), Some(30)),
+            (59, Some(59), Some(60)),
+            (60, None, Some(60)),
+            (99, None, Some(99)),
+            (100, None, None),
+            (u64::MAX, None, None),
+        ] {
+            assert_eq!(seek(&sparse, offset, true), data, "data from {offset}");
+            assert_eq!(seek(&sparse, offset, false), hole, "hole from {offset}");
+        }
+        let plain = FileContent { size: 100, hash: Digest::of(b""), extents: None };
+        assert_eq!((seek(&plain, 7, true), seek(&plain, 7, false)), (Some(7), Some(100)));
+        assert_eq!(seek(&FileContent::empty(), 0, true), None);
+    }
+}

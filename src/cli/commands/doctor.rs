@@ -123,8 +123,11 @@ fn archive(context: &Context) -> Vec<Check> {
         }
     };
     let shown = directory.display().to_string();
-    let mut checks = vec![match context.archive_directory() {
-        Ok(_open) => Check::ok("archive", shown.clone()),
+    let mut checks = vec![match context.open() {
+        Ok(open) => {
+            let rules = open.archive.descriptor();
+            Check::ok("archive", format!("{shown}: {} ({})", rules.id, rules.profile))
+        }
         Err(error) => {
             Check::problem("archive", error.to_string(), format!("`blockframe init {shown}` if it shall be made there"))
         }

@@ -1,8 +1,24 @@
 //! The commands, one subject a file.
 
+mod cat;
+mod commit;
 mod completions;
 mod config;
+mod damage;
 mod doctor;
+mod gc;
+mod get;
+mod health;
+mod init;
+mod ls;
+#[cfg(unix)]
+mod mount;
+mod plan;
+mod rebuild;
+mod scrub;
+mod status;
+#[cfg(unix)]
+mod umount;
 
 use super::args::{Command, ConfigCommand};
 use super::context::Context;
@@ -20,10 +36,27 @@ pub fn needs_no_configuration(command: &Command) -> bool {
 /// Runs a command.
 pub fn run(context: &Context, command: &Command) -> CliResult<ExitStatus> {
     match command {
+        Command::Init(args) => init::run(context, args),
+        Command::Commit(args) => commit::run(context, args),
+        Command::Get(args) => get::run(context, args),
+        Command::Plan(args) => plan::run(context, args),
+        Command::Ls(args) => ls::ls(context, args),
+        Command::Find(args) => ls::find(context, args),
+        Command::Stat(args) => ls::stat(context, args),
+        Command::Cat(args) => cat::run(context, args),
+        #[cfg(unix)]
+        Command::Mount(args) => mount::run(context, args),
+        #[cfg(unix)]
+        Command::Umount(args) => umount::run(context, args),
+        Command::Health(args) => health::health(context, args),
+        Command::Repair(args) => health::repair(context, args),
+        Command::Scrub(args) => scrub::run(context, args),
+        Command::Status => status::run(context),
+        Command::Gc(args) => gc::run(context, args),
+        Command::RebuildCatalog(args) => rebuild::run(context, args),
         Command::Config(ConfigCommand::Check { file }) => config::check(context, file.as_deref()),
         Command::Doctor => doctor::run(context),
         Command::Completions { shell } => completions::completions(context.out(), *shell),
         Command::Man { directory } => completions::man(context.out(), directory.as_deref()),
-        _ => unreachable!("WIP"),
     }
 }

@@ -1,0 +1,271 @@
+//! Speed of the archive core, each figure as a ratio to a baseline that is
+//! measured in the same run on the same disk:
+//!
+//! ```text
+//! cargo bench --bench core -- [DIRECTORY] [SIZE_IN_MIB]
+//! ```
+//!
+//! DIRECTORY is on the disk to be measured (default: the temporary directory).
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use blockframe::archive::{Archive, ContentSource, Depth, ObjectPlan, ObjectRef, WriteControl};
+use blockframe::base::{ArchiveId, ContentRange, SystemClock, Timestamp};
+use blockframe::format::{ArchiveDescriptor, ObjectKind, Profile};
+use blockframe::store::LocalStore;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+struct FileSource {
+    file: File,
+    len: u64,
+}
+
+impl ContentSource for FileSource {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(buffer, offset)
+    }
+
+    fn will_need(&self, range: ContentRange) {
+        let len = std::num::NonZeroU64::new(range.len());
+        let _ = rustix::fs::fadvise(&self.file, range.start(), len, rustix::fs::Advice::WillNeed);
+    }
+}
+
+/// User and system time of this process, seconds.
+fn cpu() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
+}
+
+/// Peak resident memory of this process, MiB.
+fn peak_rss() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+}
+
+fn timed<T>(work: impl FnOnce() -> T) -> (T, f64, f64) {
+    let (start, used) = (Instant::now(), cpu());
+    let result = work();
+    (result, start.elapsed().as_secs_f64(), cpu() - used)
+}
+
+fn drop_caches() {
+    let _ = Command::new("sync").status();
+    let _ = std::fs::write("/proc/sys/vm/drop_caches", "3");
+}
+
+fn make_input(path: &Path, len: u64) {
+    let mut file = File::create(path).unwrap();
+    let mut reader = blake3::Hasher::new().update(b"bench").finalize_xof();
+    let mut buffer = vec![0; 1 << 20];
+    for _ in 0..len >> 20 {
+        reader.fill(&mut buffer);
+        file.write_all(&buffer).unwrap();
+    }
+    file.sync_all().unwrap();
+}
+
+/// Seconds that `cp` and `sync` need to write `bytes`, taken from `input` again and again.
+fn copy_baseline(input: &Path, dir: &Path, bytes: u64) -> f64 {
+    let len = input.metadata().unwrap().len();
+    let start = Instant::now();
+    let copies = bytes.div_ceil(len);
+    for copy in 0..copies {
+        assert!(Command::new("cp").arg(input).arg(dir.join(format!("copy{copy}"))).status().unwrap().success());
+    }
+    Command::new("sync").status().unwrap();
+    let seconds = start.elapsed().as_secs_f64() * bytes as f64 / (copies * len) as f64;
+    (0..copies).for_each(|copy| std::fs::remove_file(dir.join(format!("copy{copy}"))).unwrap());
+    seconds
+}
+
+fn archive(dir: &Path, profile: Profile) -> Archive {
+    let _ = std::fs::remove_dir_all(dir);
+    std::fs::create_dir_all(dir).unwrap();
+    let store = Arc::new(LocalStore::open(dir).unwrap());
+    let descriptor = ArchiveDescriptor::new(profile, ArchiveId::random(), Timestamp::default());
+    Archive::create(store.clone(), descriptor, "bench".into()).unwrap();
+    Archive::open(store, Arc::new(SystemClock), Arc::new(())).unwrap()
+}
+
+fn commit(archive: &Archive, input: &Path) -> ObjectRef {
+    let file = File::open(input).unwrap();
+    let source = FileSource { len: file.metadata().unwrap().len(), file };
+    let plan = ObjectPlan { readable: b"input".to_vec(), kind: ObjectKind::File, sequence: 1, entry: None };
+    let control = WriteControl { progress: &|_| {}, cancel: &AtomicBool::new(false) };
+    let written = archive.write_object(&source, &plan, &control).unwrap();
+    ObjectRef { name: written.manifest.name.clone(), root: written.manifest.root() }
+}
+
+fn gib(bytes: u64) -> f64 {
+    bytes as f64 / (1u64 << 30) as f64
+}
+
+fn commits(dir: &Path, input: &Path) -> (Archive, ObjectRef) {
+    let len = input.metadata().unwrap().len();
+    let mut last = None;
+    for profile in [Profile::Compact, Profile::Classic] {
+        drop_caches();
+        std::io::copy(&mut File::open(input).unwrap(), &mut io::sink()).unwrap();
+        let archive = archive(&dir.join(profile.name()), profile);
+        let (reference, seconds, used) = timed(|| commit(&archive, input));
+        let stored = archive.object(&reference).unwrap().manifest().geometry().stored_len();
+        let baseline = copy_baseline(input, dir, stored);
+        println!(
+            "commit {} {:.1} GiB: {:.2} GiB/s of input, {:.2} CPU s/GiB, peak RSS {} MiB; ratio to cp + sync of the same bytes {:.2}",
+            profile.name(),
+            gib(len),
+            gib(len) / seconds,
+            used / gib(len),
+            peak_rss(),
+            baseline / seconds
+        );
+        last = Some((archive, reference));
+    }
+    last.unwrap()
+}
+
+fn reads(archive: &Archive, reference: &ObjectRef, input: &Path) {
+    let len = input.metadata().unwrap().len();
+    let object = archive.object(reference).unwrap();
+    let read = || {
+        let mut buffer = Vec::new();
+        let mut at = 0;
+        while at < len {
+            let range = ContentRange::between(at, (at + (128 << 10)).min(len));
+            let verified = object.read_reusing(range, buffer).unwrap();
+            at = verified.range().end();
+            buffer = verified.into_buffer();
+        }
+    };
+    read();
+    let ((), seconds, used) = timed(read);
+    let mut buffer = vec![0; 128 << 10];
+    let ((), plain, _) = timed(|| {
+        let mut file = File::open(input).unwrap();
+        while file.read(&mut buffer).unwrap() > 0 {}
+    });
+    println!(
+        "read verified, 128 KiB, from the page cache: {:.2} GiB/s, {:.2} CPU s/GiB; ratio to plain read {:.2}",
+        gib(len) / seconds,
+        used / gib(len),
+        plain / seconds
+    );
+}
+
+fn verify(archive: &Archive, reference: &ObjectRef, dir: &Path) {
+    let stored = archive.object(reference).unwrap().manifest().geometry().stored_len();
+    let check = || archive.object_health(reference, Depth::Full, &|_| {}).unwrap();
+    check();
+    let (_, seconds, used) = timed(check);
+    let script = format!("find {} -name '*.dat' -print0 | xargs -0 b3sum > /dev/null", dir.join("classic").display());
+    let (status, plain, _) = timed(|| Command::new("sh").arg("-c").arg(script).status());
+    let ratio = if status.is_ok_and(|status| status.success()) {
+        format!("{:.2}", plain / seconds)
+    } else {
+        "(no b3sum)".into()
+    };
+    println!(
+        "verify: {:.2} GiB/s, {:.2} CPU s/GiB; ratio to b3sum of the same files {ratio}",
+        gib(stored) / seconds,
+        used / gib(stored)
+    );
+}
+
+/// The middle of the durations of `count` reads of 128 KiB in one segment, microseconds.
+fn median_read(archive: &Archive, reference: &ObjectRef, segment: u64, count: u64) -> f64 {
+    let object = archive.object(reference).unwrap();
+    let size = object.manifest().geometry().segment_size();
+    let mut durations: Vec<f64> = (0..count)
+        .map(|n| {
+            let start = segment * size + (n * 7919 * (128 << 10)) % (size - (128 << 10)) / (128 << 10) * (128 << 10);
+            let (_, seconds, _) = timed(|| object.read(ContentRange::between(start, start + (128 << 10))).unwrap());
+            seconds * 1e6
+        })
+        .collect();
+    durations.sort_by(f64::total_cmp);
+    durations[durations.len() / 2]
+}
+
+fn read_block(archive: &Archive, reference: &ObjectRef) -> f64 {
+    let object = archive.object(reference).unwrap();
+    let geometry = object.manifest().geometry();
+    let len = geometry.segment_size() * u64::from(geometry.k());
+    let ((), seconds, _) = timed(|| {
+        let mut buffer = Vec::new();
+        for at in (0..len).step_by(1 << 20) {
+            buffer = object.read_reusing(ContentRange::between(at, at + (1 << 20)), buffer).unwrap().into_buffer();
+        }
+    });
+    seconds
+}
+
+/// Reads around a lost segment, and the repair of scattered damage, in RS(30,3).
+fn damage(archive: &Archive, reference: &ObjectRef, dir: &Path) {
+    let healthy = median_read(archive, reference, 3, 200);
+    let healthy_block = read_block(archive, reference);
+    let object_dir = dir.join("classic").join(reference.name.as_str());
+    let segment = object_dir.join("blocks/block_0/segments/segment_3.dat");
+    std::fs::rename(&segment, dir.join("away")).unwrap();
+    // A fresh archive: the open one still has the file.
+    let store = Arc::new(LocalStore::open(&dir.join("classic")).unwrap());
+    let archive = Archive::open(store, Arc::new(SystemClock), Arc::new(())).unwrap();
+    let degraded = median_read(&archive, reference, 3, 100);
+    println!(
+        "degraded 128 KiB read of RS(30,3), page cache: p50 {degraded:.0} µs, healthy {healthy:.0} µs: {:.0} times",
+        degraded / healthy
+    );
+    let degraded_block = read_block(&archive, reference);
+    println!(
+        "a block of RS(30,3) with one segment lost: {degraded_block:.2} s, healthy {healthy_block:.2} s; ratio {:.2}",
+        healthy_block / degraded_block
+    );
+    std::fs::rename(dir.join("away"), &segment).unwrap();
+    let shards: Vec<PathBuf> = std::fs::read_dir(object_dir.join("blocks/block_0/segments"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    for n in 0..64u64 {
+        let file =
+            std::fs::OpenOptions::new().read(true).write(true).open(&shards[n as usize * 13 % shards.len()]).unwrap();
+        let at = (n * 104_729) % 2048 * 16_384;
+        let mut page = vec![0; 4096];
+        file.read_exact_at(&mut page, at).unwrap();
+        page.iter_mut().for_each(|byte| *byte ^= 0xff);
+        file.write_all_at(&page, at).unwrap();
+    }
+    let (found, verifying, _) = timed(|| archive.object_health(reference, Depth::Full, &|_| {}).unwrap());
+    let (outcome, repairing, _) = timed(|| archive.execute(&found.plan(&archive).unwrap(), &|_| {}).unwrap());
+    println!(
+        "repair of 64 flipped pages: {repairing:.2} s beyond a verification of {verifying:.2} s, {} KiB written, {} failed",
+        outcome.written >> 10,
+        outcome.failed
+    );
+}
+
+fn main() {
+    let mut args = std::env::args().skip(1).filter(|arg| !arg.starts_with("--"));
+    let base = args.next().map_or_else(std::env::temp_dir, PathBuf::from);
+    let mib: u64 = args.next().map_or(4096, |text| text.parse().expect("a size in MiB"));
+    let dir = base.join("blockframe-bench");
+    std::fs::create_dir_all(&dir).unwrap();
+    let input = dir.join("input");
+    make_input(&input, mib << 20);
+    let (archive, reference) = commits(&dir, &input);
+    reads(&archive, &reference, &input);
+    verify(&archive, &reference, &dir);
+    damage(&archive, &reference, &dir);
+    std::fs::remove_dir_all(&dir).unwrap();
+}

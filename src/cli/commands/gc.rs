@@ -1,0 +1,137 @@
+//! `gc`: removes what crashed or failed commits left, and old bad bytes.
+
+use crate::archive::Archive;
+use crate::base::ObjectName;
+use crate::catalog::{Catalog, CatalogWriter};
+use crate::cli::args::GcArgs;
+use crate::cli::context::Context;
+use crate::cli::error::CliResult;
+use crate::cli::exit::ExitStatus;
+use crate::cli::units;
+use crate::format::layout::{QUARANTINE_DIR, TMP_DIR};
+use crate::store::{BlockStore, StoreError, StoreKey};
+use serde::Serialize;
+use std::collections::HashSet;
+
+/// What is removed, and why it may be.
+#[derive(Debug, Serialize)]
+#[serde(tag = "what", rename_all = "snake_case")]
+enum Leftover {
+    /// A commit that did not get to publishing its object.
+    Temporary { path: String },
+    /// An object whose names were never committed, or are gone.
+    Unreferenced { object: ObjectName, bytes: u64 },
+    /// An object that a crash kept from being recorded in the catalog.
+    Orphan { object: ObjectName, bytes: u64 },
+    /// Bad bytes that were kept for inspection.
+    Quarantine { path: String },
+}
+
+/// Removes leftovers.
+pub(super) fn run(context: &Context, args: &GcArgs) -> CliResult<ExitStatus> {
+    let open = context.open()?;
+    let out = context.out();
+    // The writer's lock: with it, nothing below tmp/ belongs to a commit that still runs.
+    let writer = open.catalog.writer()?;
+    let store = open.archive.store();
+    let Orphans { removable, ahead } = orphans(&open.archive, &open.catalog, &writer)?;
+    let mut count = 0;
+    let mut freed = 0;
+    let mut tell = |leftover: &Leftover, line: String, bytes: u64| {
+        count += 1;
+        freed += bytes;
+        out.json(leftover)?;
+        out.line(line)
+    };
+    for path in below(&**store, TMP_DIR)? {
+        tell(&Leftover::Temporary { path: path.to_string() }, format!("unfinished   {path}"), 0)?;
+        remove(&**store, &path, args.dry_run)?;
+    }
+    for record in writer.unreferenced_objects()? {
+        let object = record.reference.name.clone();
+        let line = format!("unreferenced {object}");
+        let key = key(&**store, object.as_str())?;
+        tell(&Leftover::Unreferenced { object, bytes: record.stored_len }, line, record.stored_len)?;
+        if !args.dry_run {
+            // The record first: a record without shards would be taken for stored content, shards
+            // without a record are only an orphan for the next gc.
+            writer.remove_object(&record)?;
+            store.delete_prefix(&key)?;
+        }
+    }
+    for (object, bytes) in removable {
+        let line = format!("orphan       {object}");
+        let key = key(&**store, object.as_str())?;
+        tell(&Leftover::Orphan { object, bytes }, line, bytes)?;
+        remove(&**store, &key, args.dry_run)?;
+    }
+    for path in below(&**store, QUARANTINE_DIR)? {
+        tell(&Leftover::Quarantine { path: path.to_string() }, format!("quarantined  {path}"), 0)?;
+        remove(&**store, &path, args.dry_run)?;
+    }
+    writer.finish()?;
+    for object in &ahead {
+        tracing::warn!(%object, "kept: newer than the catalog, which may have been rolled back; run `blockframe rebuild-catalog`");
+    }
+    let verb = if args.dry_run { "Would remove" } else { "Removed" };
+    out.line(format_args!("{verb} {}, {} of objects.", units::plural(count, "leftover"), units::size(freed)))?;
+    out.json(&serde_json::json!({
+        "summary": true, "removed": count, "bytes": freed, "dry_run": args.dry_run, "kept_newer_than_catalog": ahead,
+    }))?;
+    Ok(ExitStatus::Done)
+}
+
+/// Objects on the store that the catalog does not know.
+#[derive(Debug, Default)]
+struct Orphans {
+    /// Those that may go, with the bytes of their shards.
+    removable: Vec<(ObjectName, u64)>,
+    /// Those that are newer than the catalog.
+    ahead: Vec<ObjectName>,
+}
+
+/// Looks for objects that the catalog does not know.
+///
+/// An object that was published just before a crash carries the sequence
+/// number that the catalog still stands at. One with a higher number says
+/// that the catalog has lost its end, and then the object is the only copy.
+fn orphans(archive: &Archive, catalog: &Catalog, writer: &CatalogWriter) -> CliResult<Orphans> {
+    let mut known = HashSet::new();
+    catalog.objects(None, &mut |record| {
+        known.insert(record.reference.name);
+        true
+    })?;
+    let mut orphans = Orphans::default();
+    for listed in archive.store().list(None)? {
+        let Ok(name) = listed.name.parse::<ObjectName>() else { continue };
+        if !listed.is_prefix || known.contains(&name) {
+            continue;
+        }
+        // Without a manifest of ours nothing says whose it is: it stays.
+        let Ok(manifest) = archive.load_manifest(&name) else { continue };
+        if manifest.sequence <= writer.sequence() {
+            orphans.removable.push((name, manifest.geometry().stored_len()));
+        } else {
+            orphans.ahead.push(name);
+        }
+    }
+    Ok(orphans)
+}
+
+fn key(store: &dyn BlockStore, text: &str) -> CliResult<StoreKey> {
+    Ok(StoreKey::new(text).map_err(|error| StoreError::bad_key(store.label(), error))?)
+}
+
+fn below(store: &dyn BlockStore, directory: &str) -> CliResult<Vec<StoreKey>> {
+    let directory = key(store, directory)?;
+    let names = store.list(Some(&directory))?;
+    names.iter().map(|listed| key(store, &format!("{directory}/{}", listed.name))).collect()
+}
+
+fn remove(store: &dyn BlockStore, key: &StoreKey, dry_run: bool) -> CliResult<()> {
+    if !dry_run {
+        store.delete_prefix(key)?;
+        store.delete(key)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,283 @@
+//! `health` and `repair`: look at stored data, say what is damaged, mend it.
+
+use super::damage::DamageReport;
+use crate::archive::{Depth, ObjectHealth, RepairOutcome, RepairPlan, RepairStep, Verdict};
+use crate::base::ObjectName;
+use crate::catalog::ObjectRecord;
+use crate::cli::args::{Budget, HealthArgs, RepairArgs};
+use crate::cli::context::{Context, OpenArchive};
+use crate::cli::error::{CliResult, chain};
+use crate::cli::exit::ExitStatus;
+use crate::cli::interrupt::Interrupt;
+use crate::cli::namespace::{resolve, walk};
+use crate::cli::output::Output;
+use crate::cli::units;
+use crate::format::{EntryPath, NodeBody};
+use crate::scrub::{Finding, Survey};
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+/// Counts of what was looked at.
+#[derive(Debug)]
+struct Tally {
+    worst: Verdict,
+    objects: u64,
+    damaged: u64,
+    /// Objects that could not be looked at.
+    failed: u64,
+    verified: u64,
+    complete: bool,
+    metadata: Vec<String>,
+}
+
+impl Tally {
+    fn new(metadata: Vec<String>) -> Self {
+        let worst = if metadata.is_empty() { Verdict::Healthy } else { Verdict::Degraded };
+        Self { worst, objects: 0, damaged: 0, failed: 0, verified: 0, complete: true, metadata }
+    }
+
+    fn add(&mut self, finding: &Finding) {
+        let Some(verdict) = verdict(finding) else {
+            self.failed += 1;
+            return;
+        };
+        self.worst = self.worst.max(verdict);
+        self.objects += 1;
+        self.damaged += u64::from(verdict != Verdict::Healthy);
+        if let Finding::Looked(health) = finding {
+            self.verified += health.verified;
+        }
+    }
+
+    fn status(&self) -> ExitStatus {
+        match ExitStatus::of_verdict(self.worst) {
+            ExitStatus::Done if self.failed > 0 => ExitStatus::Failed,
+            status => status,
+        }
+    }
+}
+
+/// Verifies, and changes nothing on the store.
+pub(super) fn health(context: &Context, args: &HealthArgs) -> CliResult<ExitStatus> {
+    let open = context.open()?;
+    let out = context.out();
+    let interrupt = Interrupt::install()?;
+    let depth = if args.quick { Depth::Quick } else { Depth::Full };
+    let records = select(&open, args.path.as_deref(), args.budget.is_some())?;
+    let progress = out.progress("verifying", records.iter().map(|record| record.stored_len).sum());
+    let mut tally = Tally::new(if args.path.is_none() { open.catalog.verify_journal(false)? } else { Vec::new() });
+    let read = AtomicU64::new(0);
+    let started = Instant::now();
+    let stop = || match args.budget {
+        _ if interrupt.asked() => true,
+        Some(Budget::Bytes(limit)) => read.load(Ordering::Relaxed) >= limit,
+        Some(Budget::Time(limit)) => started.elapsed() >= limit,
+        None => false,
+    };
+    let count = |bytes| {
+        read.fetch_add(bytes, Ordering::Relaxed);
+        progress.advance(bytes);
+    };
+    let survey = Survey { archive: &open.archive, depth, progress: &count, stop: &stop };
+    tally.complete = survey.run(records.into_iter(), &mut |record, finding| -> CliResult<()> {
+        note(&open, &record, depth, &finding);
+        tally.add(&finding);
+        match report(&open, &record, &finding)? {
+            Some(report) => progress.suspend(|| report.print(out)),
+            None => Ok(()),
+        }
+    })?;
+    progress.finish();
+    summary(out, &tally)?;
+    Ok(if interrupt.asked() { ExitStatus::Interrupted } else { tally.status() })
+}
+
+/// Makes a plan from what is damaged, prints it, and executes it unless it is a dry run.
+pub(super) fn repair(context: &Context, args: &RepairArgs) -> CliResult<ExitStatus> {
+    let open = context.open()?;
+    let out = context.out();
+    let interrupt = Interrupt::install()?;
+    let records = select(&open, args.path.as_deref(), false)?;
+    let progress = out.progress("verifying", records.iter().map(|record| record.stored_len).sum());
+    let metadata = if args.path.is_none() { open.catalog.verify_journal(!args.dry_run)? } else { Vec::new() };
+    let mut tally = Tally::new(metadata);
+    let mut total = RepairOutcome::default();
+    let (stop, count) = (|| interrupt.asked(), |bytes| progress.advance(bytes));
+    let survey = Survey { archive: &open.archive, depth: Depth::Full, progress: &count, stop: &stop };
+    tally.complete = survey.run(records.into_iter(), &mut |record, finding| -> CliResult<()> {
+        note(&open, &record, Depth::Full, &finding);
+        tally.add(&finding);
+        if let Finding::Looked(health) = &finding
+            && health.verdict != Verdict::Healthy
+        {
+            total += progress.suspend(|| repair_object(&open, out, &record, health, args.dry_run))?;
+        }
+        match report(&open, &record, &finding)? {
+            Some(report) if verdict(&finding) == Some(Verdict::Unrecoverable) => progress.suspend(|| report.print(out)),
+            _ => Ok(()),
+        }
+    })?;
+    progress.finish();
+    summary(out, &tally)?;
+    repaired(out, &total, args.dry_run)?;
+    Ok(match (interrupt.asked(), tally.status()) {
+        (true, _) => ExitStatus::Interrupted,
+        (false, ExitStatus::DataLost) => ExitStatus::DataLost,
+        (false, _) if total.failed > 0 => ExitStatus::Failed,
+        (false, status) => status,
+    })
+}
+
+fn repair_object(
+    open: &OpenArchive,
+    out: &Output,
+    record: &ObjectRecord,
+    health: &ObjectHealth,
+    dry_run: bool,
+) -> CliResult<RepairOutcome> {
+    let plan = health.plan(&open.archive)?;
+    print_plan(out, &plan)?;
+    if dry_run {
+        return Ok(RepairOutcome::default());
+    }
+    let outcome = open.archive.execute(&plan, &|step| tracing::info!(?step, "repairing"))?;
+    let after = open.archive.object_health(&record.reference, Depth::Full, &|_| {})?;
+    note(open, record, Depth::Full, &Finding::Looked(after));
+    Ok(outcome)
+}
+
+/// What is known now of an object; none when it could not be looked at.
+fn verdict(finding: &Finding) -> Option<Verdict> {
+    match finding {
+        Finding::Looked(health) => Some(health.verdict),
+        Finding::ManifestLost(_) => Some(Verdict::Unrecoverable),
+        Finding::Failed(_) => None,
+    }
+}
+
+/// The objects of a path, or all of them; those unverified for longest first when that matters.
+fn select(open: &OpenArchive, path: Option<&OsStr>, oldest_first: bool) -> CliResult<Vec<ObjectRecord>> {
+    let wanted = match path {
+        Some(_) => Some(objects_below(open, path)?),
+        None => None,
+    };
+    let mut records = Vec::new();
+    open.catalog.objects(None, &mut |record| {
+        if wanted.as_ref().is_none_or(|wanted| wanted.contains(&record.reference.name)) {
+            records.push(record);
+        }
+        true
+    })?;
+    if oldest_first {
+        let mut dated = Vec::with_capacity(records.len());
+        for record in records {
+            dated.push((open.health.verified(&record.reference.name)?.map(|(at, _)| at), record));
+        }
+        dated.sort_by_key(|(at, _)| *at);
+        records = dated.into_iter().map(|(_, record)| record).collect();
+    }
+    Ok(records)
+}
+
+fn objects_below(open: &OpenArchive, path: Option<&OsStr>) -> CliResult<HashSet<ObjectName>> {
+    let (path, inode) = resolve(&open.catalog, path)?;
+    let mut names = HashSet::new();
+    let mut add = |_: &EntryPath, inode: &crate::catalog::Inode| {
+        if let NodeBody::File(content) = &inode.body
+            && let Some(place) = open.catalog.place(&content.hash, content.size)?
+        {
+            names.insert(place.object.name);
+        }
+        Ok(())
+    };
+    if inode.is_directory() {
+        walk(&open.catalog, inode.node, &path, &mut add)?;
+    } else {
+        add(&path, &inode)?;
+    }
+    Ok(names)
+}
+
+/// Remembers a full verification for `status`, and for what is verified next.
+fn note(open: &OpenArchive, record: &ObjectRecord, depth: Depth, finding: &Finding) {
+    let (Depth::Full, Some(verdict)) = (depth, verdict(finding)) else { return };
+    let now = open.archive.clock().now();
+    // A log that cannot be written must not stop the verification.
+    if let Err(error) = open.health.set_verified(&record.reference.name, now, verdict) {
+        tracing::warn!(%error, "cannot remember the verification");
+    }
+}
+
+fn report(open: &OpenArchive, record: &ObjectRecord, finding: &Finding) -> CliResult<Option<DamageReport>> {
+    Ok(match finding {
+        Finding::Looked(health) if health.verdict == Verdict::Healthy => None,
+        Finding::Looked(health) => Some(DamageReport::new(&open.archive, &open.catalog, record, health)?),
+        Finding::ManifestLost(error) => Some(DamageReport::lost(&open.catalog, record, error)?),
+        Finding::Failed(error) => {
+            tracing::error!("object {} cannot be looked at: {}", record.reference.name, chain(error));
+            None
+        }
+    })
+}
+
+fn summary(out: &Output, tally: &Tally) -> CliResult<()> {
+    for problem in &tally.metadata {
+        out.line(format_args!("catalog journal: {problem}"))?;
+    }
+    let partial = if tally.complete { "" } else { " (not all was looked at)" };
+    out.line(format_args!(
+        "{}: {} looked at, {} damaged, {} verified{partial}",
+        tally.worst.word(),
+        units::plural(tally.objects, "object"),
+        tally.damaged,
+        units::size(tally.verified),
+    ))?;
+    out.json(&serde_json::json!({
+        "summary": true,
+        "verdict": tally.worst,
+        "objects": tally.objects,
+        "damaged": tally.damaged,
+        "failed": tally.failed,
+        "verified_bytes": tally.verified,
+        "complete": tally.complete,
+        "journal_problems": tally.metadata,
+    }))
+}
+
+fn print_plan(out: &Output, plan: &RepairPlan) -> CliResult<()> {
+    out.line(format_args!("object {}", plan.object.name))?;
+    let mut steps = Vec::new();
+    for step in &plan.steps {
+        let (action, file, leaves) = match step {
+            RepairStep::Manifest { copy } => ("copy_manifest", (*copy).to_string(), 0),
+            RepairStep::Leaves { file, leaves, .. } => ("decode_leaves", file.clone(), leaves.len()),
+            RepairStep::Shard { file, .. } => ("write_shard", file.clone(), 0),
+            RepairStep::Tree { file, .. } => ("write_tree", file.clone(), 0),
+        };
+        let what = match step {
+            RepairStep::Manifest { .. } => "copy from the other manifest".to_string(),
+            RepairStep::Leaves { leaves, .. } => {
+                format!("decode {} of 16 KiB in place", units::plural(leaves.len() as u64, "piece"))
+            }
+            RepairStep::Shard { len, why, .. } => format!("write anew, {} ({why})", units::size(*len)),
+            RepairStep::Tree { .. } => "make the leaf hashes anew".to_string(),
+        };
+        out.line(format_args!("  {file}: {what}"))?;
+        steps.push(serde_json::json!({ "action": action, "file": file, "leaves": leaves }));
+    }
+    out.json(&serde_json::json!({ "object": plan.object.name, "steps": steps, "leaves_losses": plan.leaves_losses }))
+}
+
+fn repaired(out: &Output, total: &RepairOutcome, dry_run: bool) -> CliResult<()> {
+    if dry_run {
+        out.line("Nothing was written: this was a dry run.")?;
+    } else if total.done + total.failed > 0 {
+        let written = units::size(total.written);
+        out.line(format_args!("{} steps done, {} failed, {written} written", total.done, total.failed))?;
+    }
+    out.json(&serde_json::json!({
+        "repair": true, "dry_run": dry_run, "done": total.done, "failed": total.failed, "written_bytes": total.written,
+    }))
+}

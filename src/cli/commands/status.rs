@@ -1,0 +1,160 @@
+//! `status`: the archive on one screen.
+
+use super::scrub;
+use crate::archive::{Event, Verdict};
+use crate::base::{ObjectName, Timestamp};
+use crate::catalog::NamespaceTotals;
+use crate::cli::context::{Context, OpenArchive};
+use crate::cli::error::CliResult;
+use crate::cli::exit::ExitStatus;
+use crate::cli::units;
+use crate::format::ArchiveDescriptor;
+use serde::Serialize;
+
+/// Events that are shown.
+const SHOWN_EVENTS: usize = 5;
+
+/// What the log knows of all objects.
+#[derive(Debug, Default, Serialize)]
+struct Verification {
+    /// Objects never verified since they were committed.
+    unverified: u64,
+    /// Objects whose last verification found damage, not healed since.
+    damaged: u64,
+    /// Of those, beyond the parity.
+    lost: u64,
+    /// When the object that waits longest was verified.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    oldest: Option<i64>,
+    #[serde(skip)]
+    examples: Vec<ObjectName>,
+}
+
+/// Shows the state.
+pub(super) fn run(context: &Context) -> CliResult<ExitStatus> {
+    let open = context.open()?;
+    let out = context.out();
+    let rules = open.archive.descriptor();
+    let totals = open.catalog.totals()?;
+    let verification = verification(&open)?;
+    let events = open.health.recent_events(SHOWN_EVENTS)?;
+    let space = open.archive.store().space()?;
+    let now = open.archive.clock().now();
+    out.line(oldest_line(&verification, totals.objects, now))?;
+    out.line(format_args!("archive     {} in {}", rules.id, open.directory.display()))?;
+    out.line(format_args!(
+        "contents    {} in {}",
+        units::size(totals.logical_bytes),
+        units::plural(totals.files, "file")
+    ))?;
+    out.line(format_args!(
+        "stored      {} in {}; {} of {} free on the disk",
+        units::size(totals.stored_bytes),
+        units::plural(totals.objects, "object"),
+        units::size(space.free),
+        units::size(space.total),
+    ))?;
+    let redundancy = redundancy(rules, &totals);
+    out.line(format_args!("redundancy  {redundancy}"))?;
+    out.line(damage_line(&verification))?;
+    for object in &verification.examples {
+        out.line(format_args!("            {object}"))?;
+    }
+    out.line(format_args!("scrub       {}", scrub::one_line(&open)?))?;
+    out.line("staged      none: this version writes only through `commit`")?;
+    out.line(if events.is_empty() { "events      none" } else { "events" })?;
+    for event in &events {
+        out.line(format_args!("  {}", event_line(event)))?;
+    }
+    out.json(&serde_json::json!({
+        "archive": rules.id,
+        "directory": open.directory,
+        "profile": rules.profile,
+        "files": totals.files,
+        "nodes": totals.nodes,
+        "objects": totals.objects,
+        "logical_bytes": totals.logical_bytes,
+        "content_bytes": totals.content_bytes,
+        "stored_bytes": totals.stored_bytes,
+        "disk_total": space.total,
+        "disk_free": space.free,
+        "redundancy": redundancy,
+        "verification": verification,
+        "scrub": scrub::document(&open)?,
+        "staged": 0,
+        "events": events,
+    }))?;
+    Ok(match (verification.lost, verification.damaged) {
+        (1.., _) => ExitStatus::DataLost,
+        (_, 1..) => ExitStatus::DamageFound,
+        _ => ExitStatus::Done,
+    })
+}
+
+fn verification(open: &OpenArchive) -> CliResult<Verification> {
+    let mut all = Verification::default();
+    let mut result = Ok(());
+    open.catalog.objects(None, &mut |record| {
+        match open.health.verified(&record.reference.name) {
+            Ok(None) => all.unverified += 1,
+            Ok(Some((at, verdict))) => {
+                all.oldest = Some(all.oldest.map_or(at.seconds, |oldest| oldest.min(at.seconds)));
+                all.lost += u64::from(verdict == Verdict::Unrecoverable);
+                if verdict != Verdict::Healthy {
+                    all.damaged += 1;
+                    if all.examples.len() < SHOWN_EVENTS {
+                        all.examples.push(record.reference.name);
+                    }
+                }
+            }
+            Err(error) => result = Err(error),
+        }
+        result.is_ok()
+    })?;
+    result?;
+    Ok(all)
+}
+
+fn oldest_line(verification: &Verification, objects: u64, now: Timestamp) -> String {
+    match (objects, verification.unverified, verification.oldest) {
+        (0, ..) => "oldest unverified: nothing is stored yet".into(),
+        (_, 1.., _) => format!(
+            "oldest unverified: {} never verified since the commit; `blockframe scrub` verifies them",
+            units::plural(verification.unverified, "object")
+        ),
+        (_, 0, oldest) => {
+            let seconds = u64::try_from(now.seconds.saturating_sub(oldest.unwrap_or(now.seconds))).unwrap_or(0);
+            format!("oldest unverified: {}", units::age(seconds))
+        }
+    }
+}
+
+fn redundancy(rules: &ArchiveDescriptor, totals: &NamespaceTotals) -> String {
+    let least = rules.tiers.iter().map(|tier| tier.m).min().unwrap_or(0);
+    let survives = format!("profile {}: any {least} lost shards of a block are healed", rules.profile);
+    if totals.content_bytes == 0 {
+        return survives;
+    }
+    let extra = totals.stored_bytes.saturating_sub(totals.content_bytes) as f64 / totals.content_bytes as f64;
+    format!("{survives}, at {:.0} % overhead; the loss of the whole disk is not survived", extra * 100.0)
+}
+
+fn damage_line(verification: &Verification) -> String {
+    match (verification.damaged, verification.lost) {
+        (0, _) => "damage      none known".into(),
+        (damaged, 0) => format!("damage      {}, all healable: `blockframe repair`", units::plural(damaged, "object")),
+        (damaged, lost) => {
+            format!(
+                "damage      {}, {lost} beyond the parity: `blockframe health` lists the files",
+                units::plural(damaged, "object")
+            )
+        }
+    }
+}
+
+fn event_line(event: &Event) -> String {
+    let object = event.object.as_ref().map_or(String::new(), |object| format!("{object}/"));
+    let kind =
+        serde_json::to_value(event.kind).ok().and_then(|kind| kind.as_str().map(String::from)).unwrap_or_default();
+    format!("{}  {kind}  {object}{}  {}", units::time(event.seconds), event.file, event.detail)
+}

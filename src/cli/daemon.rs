@@ -1,0 +1,267 @@
+//! The mount daemon: started in the background or by systemd, it serves until
+//! it is unmounted or told to end.
+//!
+//! Going to the background is running the same command again: a process with
+//! threads cannot fork. The child's standard output is a pipe on which it says
+//! that the mount answers; until then its standard error is the user's
+//! terminal, afterwards the daemon's log.
+
+use super::config::ScrubConfig;
+use super::context::{Context, OpenArchive, state_directory};
+use super::error::{CliError, CliResult};
+use super::exit::ExitStatus;
+use crate::archive::Archive;
+use crate::base::ErrorClass;
+use crate::scrub::{CatalogLedger, ScrubDaemon, ScrubOptions, Scrubber, StopSignal};
+use crate::vfs::{ArchiveVfs, HealthSource, VfsLimits};
+use blockframe_fuse::{MountOptions, Mounted};
+use sd_notify::NotifyState;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::fs::{self, File};
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// Set in the environment of the process that serves in the background.
+const CHILD: &str = "BLOCKFRAME_BACKGROUND_CHILD";
+/// What it says when the mount answers.
+const READY: &str = "ready";
+/// How long a mount that is in use is waited for when the daemon shall end.
+const GRACE: Duration = Duration::from_secs(5);
+/// How often the daemon looks whether another process has changed the catalog.
+const REFRESH: Duration = Duration::from_secs(1);
+/// The log is begun anew when it is longer; the one before is kept.
+const MAX_LOG: u64 = 1 << 20;
+
+/// Whether this process was started to serve in the background.
+pub(super) fn is_background_child() -> bool {
+    std::env::var_os(CHILD).is_some()
+}
+
+/// Runs this very command again in the background, and returns once its mount
+/// answers, or with its exit status when it ends before that.
+pub(super) fn start_in_background() -> CliResult<ExitStatus> {
+    let failed = |error| CliError::io("cannot start the daemon", error);
+    let program = std::env::current_exe().map_err(failed)?;
+    let mut child = Command::new(program)
+        .args(std::env::args_os().skip(1))
+        .env(CHILD, "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
+    let mut said = String::new();
+    if let Some(pipe) = child.stdout.take() {
+        BufReader::new(pipe).read_line(&mut said).map_err(failed)?;
+    }
+    if said.trim_end() == READY {
+        return Ok(ExitStatus::Done);
+    }
+    // It has told the reason on standard error.
+    let status = child.wait().map_err(failed)?;
+    let known =
+        status.code().and_then(|code| ExitStatus::ALL.into_iter().find(|known| i32::from(known.code()) == code));
+    match known {
+        Some(ExitStatus::Done) | None => {
+            Err(CliError::new(ErrorClass::Internal, format!("the daemon ended before the mount answered ({status})")))
+        }
+        Some(known) => Ok(known),
+    }
+}
+
+/// Mounts, and serves until somebody unmounts, or SIGTERM, SIGINT or SIGHUP arrives.
+pub(super) fn serve(context: &Context, mountpoint: &Path, options: &MountOptions) -> CliResult<ExitStatus> {
+    let background = is_background_child();
+    if background {
+        // Away from the terminal that started it. Fails only for a process that leads a group already.
+        let _ = rustix::process::setsid();
+    }
+    // First, so that a signal during the start ends with an unmount too.
+    let mut signals =
+        Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| CliError::io("cannot watch for signals", error))?;
+    let served = Served::new(context)?;
+    let mounted = Arc::new(blockframe_fuse::spawn(served.vfs.clone(), mountpoint, options)?);
+    let stop = Arc::new(Stop::default());
+    let log = background.then(|| Log::new(&served.directory));
+    let workers = start_workers(&served, log.clone(), &stop)?;
+    let scrubber = served.start_scrubber(&context.config().scrub)?;
+    announce(log.as_ref())?;
+    tracing::info!(mountpoint = %mounted.mountpoint().display(), archive = %served.directory.display(), "mounted");
+
+    let ended = {
+        let (mounted, signals) = (Arc::clone(&mounted), signals.handle());
+        thread::Builder::new()
+            .name("mount-end".to_owned())
+            .spawn(move || {
+                let outcome = mounted.wait();
+                signals.close();
+                outcome
+            })
+            .map_err(|error| CliError::io("cannot start a thread", error))?
+    };
+    // The iteration ends when the mount has ended.
+    if let Some(signal) = signals.forever().next() {
+        tracing::info!(signal, "ending");
+        notify(&[NotifyState::Stopping]);
+        mounted.unmount(GRACE)?;
+    }
+    notify(&[NotifyState::Stopping]);
+    stop.now();
+    drop(scrubber);
+    for worker in workers {
+        // A worker that panicked has told so already.
+        let _ = worker.join();
+    }
+    finish(&mounted, ended)
+}
+
+/// The session's own outcome; after a forced detach it has none yet.
+fn finish(mounted: &Mounted, ended: JoinHandle<Result<(), blockframe_fuse::MountError>>) -> CliResult<ExitStatus> {
+    if mounted.ended()
+        && let Ok(outcome) = ended.join()
+    {
+        outcome?;
+    }
+    tracing::info!("unmounted");
+    Ok(ExitStatus::Done)
+}
+
+/// What the daemon's threads work on.
+struct Served {
+    directory: PathBuf,
+    archive: Arc<Archive>,
+    ledger: Arc<CatalogLedger>,
+    vfs: Arc<ArchiveVfs>,
+}
+
+impl Served {
+    fn new(context: &Context) -> CliResult<Self> {
+        let OpenArchive { directory, archive, catalog, health, .. } = context.open()?;
+        let limits = VfsLimits { cache: context.config().cache.limit(), ..VfsLimits::default() };
+        let ledger = Arc::new(CatalogLedger::new(Arc::clone(&catalog), Arc::clone(&health)));
+        let health: Arc<dyn HealthSource> = health;
+        let vfs = ArchiveVfs::new(Arc::clone(&archive), catalog, health, limits)?;
+        Ok(Self { directory, archive, ledger, vfs: Arc::new(vfs) })
+    }
+
+    /// Verification in the background, unless the configuration refuses it. Ends when dropped.
+    fn start_scrubber(&self, config: &ScrubConfig) -> CliResult<Option<ScrubDaemon>> {
+        if !config.enabled {
+            return Ok(None);
+        }
+        let options = ScrubOptions {
+            bytes_per_second: Some(config.max_rate.0.max(1)),
+            max_age: config.max_age.0,
+            ..ScrubOptions::default()
+        };
+        let stop = Arc::new(StopSignal::default());
+        let archive = (*self.archive).clone();
+        let scrubber = Scrubber::new(archive, self.ledger.clone(), options, stop.clone(), Arc::new(()));
+        Ok(Some(ScrubDaemon::start(scrubber, stop)?))
+    }
+}
+
+/// Starts all background work of the daemon. Each worker ends soon after `stop` says so.
+fn start_workers(served: &Served, log: Option<Log>, stop: &Arc<Stop>) -> CliResult<Vec<JoinHandle<()>>> {
+    let maintenance = {
+        let (vfs, stop) = (Arc::clone(&served.vfs), Arc::clone(stop));
+        move || {
+            while !stop.wait(REFRESH) {
+                if let Err(error) = vfs.refresh() {
+                    tracing::warn!(%error, "cannot see whether the catalog has changed");
+                }
+                if let Some(log) = &log {
+                    log.keep_short();
+                }
+            }
+        }
+    };
+    let mut workers = Vec::new();
+    let mut start = |name: &str, work: Box<dyn FnOnce() + Send>| -> CliResult<()> {
+        let worker = thread::Builder::new().name(name.to_owned()).spawn(work);
+        workers.push(worker.map_err(|error| CliError::io(format!("cannot start the thread {name}"), error))?);
+        Ok(())
+    };
+    start("maintenance", Box::new(maintenance))?;
+    Ok(workers)
+}
+
+/// Tells systemd, or the process that started this one, that the mount answers.
+fn announce(log: Option<&Log>) -> CliResult<()> {
+    notify(&[NotifyState::Ready]);
+    let Some(log) = log else { return Ok(()) };
+    let failed = |error| CliError::io("cannot leave the terminal", error);
+    // The starting process may have been killed; the mount serves all the same.
+    let _ = writeln!(io::stdout(), "{READY}").and_then(|()| io::stdout().flush());
+    let null = File::options().read(true).write(true).open("/dev/null").map_err(failed)?;
+    rustix::stdio::dup2_stdin(&null).map_err(|errno| failed(errno.into()))?;
+    rustix::stdio::dup2_stdout(&null).map_err(|errno| failed(errno.into()))?;
+    if let Err(error) = log.attach() {
+        // A read-only archive can be mounted; its daemon has no log.
+        tracing::warn!(file = %log.file.display(), %error, "the daemon has no log");
+        rustix::stdio::dup2_stderr(&null).map_err(|errno| failed(errno.into()))?;
+    }
+    // So that the directory it was started in can be unmounted.
+    std::env::set_current_dir("/").map_err(failed)
+}
+
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "cannot notify systemd");
+    }
+}
+
+/// The log of a daemon in the background: what it writes to standard error.
+#[derive(Debug, Clone)]
+struct Log {
+    file: PathBuf,
+}
+
+impl Log {
+    fn new(archive: &Path) -> Self {
+        Self { file: state_directory(archive).join("daemon.log") }
+    }
+
+    /// Makes standard error the log.
+    fn attach(&self) -> io::Result<()> {
+        let file = File::options().create(true).append(true).open(&self.file)?;
+        Ok(rustix::stdio::dup2_stderr(&file)?)
+    }
+
+    /// Begins a new log when this one has become long.
+    fn keep_short(&self) {
+        if !fs::metadata(&self.file).is_ok_and(|metadata| metadata.len() > MAX_LOG) {
+            return;
+        }
+        let old = self.file.with_extension("log.old");
+        if let Err(error) = fs::rename(&self.file, old).and_then(|()| self.attach()) {
+            tracing::warn!(file = %self.file.display(), %error, "cannot begin a new log");
+        }
+    }
+}
+
+/// Tells workers to end, and wakes them for it.
+#[derive(Debug, Default)]
+struct Stop {
+    stopped: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Stop {
+    fn now(&self) {
+        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits for at most `time`; true when it is time to end.
+    fn wait(&self, time: Duration) -> bool {
+        let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        let (stopped, _) =
+            self.changed.wait_timeout_while(stopped, time, |stopped| !*stopped).unwrap_or_else(PoisonError::into_inner);
+        *stopped
+    }
+}

@@ -1,0 +1,147 @@
+//! The bytes on disk do not change: fixed values give the bytes under
+//! `tests/golden/`, and those bytes give the values back. A difference is
+//! either a bug or a new format version. `BLOCKFRAME_BLESS=1` rewrites the files.
+#![allow(clippy::unwrap_used)]
+
+use blockframe::base::{ArchiveId, ContentRange, Digest, StoreId, Timestamp};
+use blockframe::format::binary::Reader;
+use blockframe::format::manifest::{BlockRoots, ManifestParts};
+use blockframe::format::{
+    ArchiveDescriptor, BlockId, Entry, EntryPath, FileContent, Geometry, Manifest, NodeBody, NodeMeta, ObjectKind,
+    OuterCode, Profile, StoreDescriptor, TierLayout, TierRule,
+};
+use std::fs;
+use std::path::Path;
+
+fn check(name: &str, bytes: &[u8]) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    if std::env::var_os("BLOCKFRAME_BLESS").is_some() {
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, bytes).unwrap();
+    }
+    let golden = fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let at = golden.iter().zip(bytes).position(|(a, b)| a != b).unwrap_or(golden.len().min(bytes.len()));
+    assert!(
+        golden == bytes,
+        "{name} differs from byte {at} on: {:?}",
+        String::from_utf8_lossy(&bytes[at..bytes.len().min(at + 80)])
+    );
+}
+
+fn archive() -> ArchiveId {
+    ArchiveId::from_bytes([0xa1; 16])
+}
+
+fn digest(number: u32) -> Digest {
+    Digest::of(&number.to_le_bytes())
+}
+
+const TIME: Timestamp = Timestamp { seconds: 1_700_000_000, nanoseconds: 123_456_789 };
+
+#[test]
+fn store_descriptors_of_all_profiles() {
+    for profile in Profile::ALL {
+        let rules = ArchiveDescriptor::new(profile, archive(), TIME);
+        let descriptor = StoreDescriptor::new(StoreId::from_bytes([0x51; 16]), "host-1".into(), rules);
+        let bytes = descriptor.to_bytes().unwrap();
+        check(&format!("store-{}-v1.json", profile.name()), &bytes);
+        assert_eq!(StoreDescriptor::from_bytes(&bytes).unwrap(), descriptor);
+    }
+}
+
+fn manifest(rule: TierRule, content_len: u64, entry: Option<Entry>) -> Manifest {
+    let geometry = Geometry::choose(rule, content_len).unwrap();
+    let mut number = 0;
+    let mut roots = |id: BlockId| {
+        let shards = geometry.block(id).unwrap().shards();
+        let digests = (0..shards).map(|_| {
+            number += 1;
+            digest(number)
+        });
+        BlockRoots::new(digests.collect())
+    };
+    let ids: Vec<BlockId> = geometry.block_ids().collect();
+    let (data, outer): (Vec<_>, Vec<_>) = ids.into_iter().partition(|id| matches!(id, BlockId::Data(_)));
+    let (blocks, outer) = (data.into_iter().map(&mut roots).collect(), outer.into_iter().map(&mut roots).collect());
+    let parts = ManifestParts {
+        archive: archive(),
+        readable: b"holiday photo.jpg".to_vec(),
+        kind: ObjectKind::File,
+        sequence: 7,
+        committed: TIME,
+        entry,
+    };
+    Manifest::new(parts, geometry, Digest::of(b"golden"), blocks, outer).unwrap()
+}
+
+fn rule(tier: u8, layout: TierLayout, segment_size: u64, k: u16, m: u16, outer: Option<OuterCode>) -> TierRule {
+    TierRule { tier, below: None, layout, segment_size, min_segment_size: segment_size, k, m, outer }
+}
+
+#[test]
+fn manifests_of_all_layouts() {
+    let entry = entries().remove(0);
+    let outer = Some(OuterCode { k: 2, m: 1 });
+    let cases = [
+        ("manifest-tier1-v1.json", manifest(rule(1, TierLayout::Whole, 65536, 1, 3, None), 1000, Some(entry))),
+        ("manifest-tier2-v1.json", manifest(rule(2, TierLayout::Segments, 65536, 1, 3, None), 100_000, None)),
+        ("manifest-tier3-v1.json", manifest(rule(3, TierLayout::Blocks, 65536, 3, 2, None), 400_001, None)),
+        ("manifest-tier4-v1.json", manifest(rule(4, TierLayout::Blocks, 16384, 2, 1, outer), 100_001, None)),
+    ];
+    for (name, manifest) in cases {
+        let bytes = manifest.to_bytes().unwrap();
+        check(name, &bytes);
+        assert_eq!(Manifest::from_bytes(&bytes).unwrap(), manifest);
+    }
+}
+
+/// One of each kind, with every optional part somewhere.
+fn entries() -> Vec<Entry> {
+    let node = |path: &str, body: NodeBody, born: Option<Timestamp>, xattrs: Vec<(Vec<u8>, Vec<u8>)>| Entry::Node {
+        path: EntryPath::new(path).unwrap(),
+        meta: NodeMeta {
+            permissions: 0o4755,
+            user: 1000,
+            group: 100,
+            modified: TIME,
+            changed: Timestamp { seconds: TIME.seconds + 5, nanoseconds: 1 },
+            born,
+            xattrs,
+        },
+        body,
+    };
+    let born = Some(Timestamp { seconds: -1, nanoseconds: 999_999_999 });
+    let xattrs = vec![(b"user.note".to_vec(), b"\x00\xff".to_vec()), (b"user.z".to_vec(), vec![])];
+    let sparse = FileContent {
+        size: 1 << 33,
+        hash: digest(99),
+        extents: Some(vec![ContentRange::between(4096, 8192), ContentRange::between(1 << 32, 1 << 33)]),
+    };
+    vec![
+        node("a/file", NodeBody::File(FileContent { size: 300, hash: digest(1), extents: None }), born, xattrs),
+        node("empty", NodeBody::File(FileContent::empty()), None, vec![]),
+        node("sparse", NodeBody::File(sparse), None, vec![]),
+        node("dir", NodeBody::Directory, born, vec![]),
+        node("link", NodeBody::Symlink(b"../\xfftarget".to_vec()), None, vec![]),
+        node("fifo", NodeBody::Fifo, None, vec![]),
+        node("socket", NodeBody::Socket, None, vec![]),
+        node("char", NodeBody::CharDevice(0x0501), None, vec![]),
+        node("block", NodeBody::BlockDevice(0x0800), None, vec![]),
+        Entry::HardLink { path: EntryPath::new("hard").unwrap(), target: EntryPath::new("a/file").unwrap() },
+    ]
+}
+
+#[test]
+fn entries_of_all_kinds() {
+    let entries = entries();
+    let mut bytes = Vec::new();
+    for entry in &entries {
+        entry.encode(&mut bytes);
+    }
+    check("entries-v1.bin", &bytes);
+    let mut reader = Reader::new("golden", &bytes);
+    for entry in &entries {
+        assert_eq!(&Entry::decode(&mut reader).unwrap(), entry);
+    }
+    reader.finish().unwrap();
+}

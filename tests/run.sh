@@ -1,0 +1,30 @@
+#!/bin/sh
+# Installs what is missing on Debian, then runs every check of the project: format, lints, dependencies, tests.
+# Mount tests need /dev/fuse; without it they fail, they are not skipped.
+set -eu
+cd "$(dirname "$0")/.."
+. packaging/setup.sh
+
+need_packages cc:gcc cc:libc6-dev fusermount3:fuse3 tar:tar diff:diffutils
+need_rust
+cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy
+command -v cargo-nextest >/dev/null 2>&1 || cargo install --locked cargo-nextest
+command -v cargo-deny >/dev/null 2>&1 || cargo install --locked cargo-deny
+
+step() {
+    echo "== $*"
+    "$@"
+}
+
+step cargo fmt --all --check
+step cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+step cargo deny --log-level error check bans licenses sources
+# Known vulnerabilities need the advisory database, which a machine without network cannot fetch.
+if timeout 120 cargo deny --log-level error fetch db >/dev/null 2>&1; then
+    step cargo deny --log-level error check advisories
+else
+    echo "== the advisory database cannot be reached: not checked"
+fi
+step cargo nextest run --workspace --locked --profile ci
+step cargo test --workspace --locked --doc --quiet
+echo "== all checks passed"
