@@ -67,12 +67,7 @@ impl HealthLog {
     }
 
     fn run<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> CatalogResult<T> {
-<<<<<<< HEAD
         query(&self.state().connection).map_err(|source| CatalogError::Database { file: self.file.clone(), source })
-=======
-        query(&self.state().connection)
-            .map_err(|source| CatalogError::Database { file: self.file.clone(), source })
->>>>>>> main
     }
 
     /// The newest `limit` events, newest first.
