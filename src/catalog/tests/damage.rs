@@ -156,6 +156,27 @@ fn an_unfinished_group_behind_the_journal_does_not_count_and_is_cut() {
 }
 
 #[test]
+fn a_journal_from_which_a_block_was_taken_is_noticed_though_every_block_is_good() {
+    let (place, trees) = small();
+    let bytes = std::fs::read(place.journal()).unwrap();
+    for block in 1..bytes.len() / 4096 {
+        let copy = place.copy();
+        let (before, after) = (&bytes[..block * 4096], &bytes[(block + 1) * 4096..]);
+        // Something of the same length takes its place at the end, so that only the chain tells.
+        let last = bytes[bytes.len() - 4096..].to_vec();
+        let shifted = [before, after, &last].concat();
+        std::fs::write(copy.journal(), shifted).unwrap();
+        let catalog = copy.catalog();
+        assert_eq!(tree(&catalog).unwrap(), trees[3], "block {block}");
+        if block + 1 < bytes.len() / 4096 {
+            assert!(!catalog.verify_journal(true).unwrap().is_empty(), "block {block}");
+        }
+        copy.lose_database();
+        assert_eq!(tree(&copy.catalog()).unwrap(), trees[3], "block {block}");
+    }
+}
+
+#[test]
 fn a_missing_journal_is_written_anew() {
     let (place, trees) = small();
     place.journal_files().iter().for_each(|path| std::fs::remove_file(path).unwrap());
