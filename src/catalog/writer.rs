@@ -9,7 +9,8 @@ use super::change::{Change, Opening};
 use super::database::{Database, Head, Use};
 use super::local::WriterLock;
 use super::{
-    CatalogError, CatalogResult, CommitSummary, ContentPlace, NewObject, ObjectRecord, Shared, SourceSignature, recovery,
+    CatalogError, CatalogResult, CommitSummary, ContentPlace, NewObject, ObjectRecord, Shared, SourceSignature,
+    recovery,
 };
 use crate::base::ContentHash;
 use crate::format::Entry;
