@@ -1,5 +1,4 @@
 use super::*;
-use std::path::Path;
 
 const CONTENTS: [&[u8]; 2] = [b"first content", b"second"];
 
@@ -20,26 +19,12 @@ fn small() -> (Place, Vec<Tree>) {
     (place, trees)
 }
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to.join(entry.file_name()));
-        } else {
-            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-        }
-    }
-}
-
 /// Runs `check` on copies of a place, each with one byte of `file` flipped.
 fn with_flips(place: &Place, file: &Path, step: usize, check: impl Fn(&Place, usize)) {
     let below = file.strip_prefix(place.directory.path()).unwrap();
     let bytes = std::fs::read(file).unwrap();
     for at in (0..bytes.len()).step_by(step) {
-        let directory = tempfile::tempdir().unwrap();
-        copy(place.directory.path(), directory.path());
-        let copy = Place { directory, events: Arc::default() };
+        let copy = place.copy();
         let mut bad = bytes.clone();
         bad[at] ^= 1 << (at % 8);
         std::fs::write(copy.directory.path().join(below), bad).unwrap();
@@ -115,9 +100,7 @@ fn a_journal_torn_at_any_length_gives_a_state_that_was() {
     for length in lengths {
         place.lose_database();
         std::fs::write(place.journal(), &bytes[..length]).unwrap();
-        let copy = tempfile::tempdir().unwrap();
-        super::damage::copy(place.directory.path(), copy.path());
-        let copy = Place { directory: copy, events: Arc::default() };
+        let copy = place.copy();
         let found = tree(&copy.catalog()).unwrap();
         assert!(trees.contains(&found), "cut at {length}: {found:?}");
         assert_eq!(tree(&copy.catalog()).unwrap(), found, "cut at {length}");

@@ -39,7 +39,10 @@ impl Model {
             }
             Entry::Node { meta, body, .. } => {
                 let new = (meta.clone(), body.clone());
-                let Some(id) = old else { return Some(self.add(path, new)) };
+                let Some(id) = old else {
+                    self.add(path, new);
+                    return Some(());
+                };
                 let shared = self.links(id) > 1 && *body != NodeBody::Directory;
                 let taken = shared && claimed.contains(&id);
                 if !taken && self.nodes[&id] == new {
