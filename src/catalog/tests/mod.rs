@@ -118,8 +118,7 @@ fn object(contents: &[&[u8]]) -> NewObject {
     let members = contents
         .iter()
         .map(|content| {
-            let member =
-                NewMember { hash: Digest::of(content), offset, size: content.len() as u64, source: None };
+            let member = NewMember { hash: Digest::of(content), offset, size: content.len() as u64, source: None };
             offset += content.len() as u64;
             member
         })

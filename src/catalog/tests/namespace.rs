@@ -310,7 +310,8 @@ fn sequence_numbers_only_rise_over_rotation_and_rebuild() {
 fn a_long_journal_is_replaced_by_a_snapshot_that_says_the_same() {
     let place = Place::new();
     let long = "n".repeat(200);
-    let entries: Vec<_> = (0..24_000).map(|number| file(format!("{:03}/{number:06}{long}", number % 100), b"")).collect();
+    let entries: Vec<_> =
+        (0..24_000).map(|number| file(format!("{:03}/{number:06}{long}", number % 100), b"")).collect();
     place.commit(&entries).unwrap();
     let files = place.journal_files();
     assert_eq!(files.len(), 2, "{files:?}");
