@@ -78,8 +78,8 @@ pub(super) fn health(context: &Context, args: &HealthArgs) -> CliResult<ExitStat
     let mut tally = Tally::new(if args.path.is_none() { metadata(&open, false)? } else { Vec::new() });
     let read = AtomicU64::new(0);
     let started = Instant::now();
-    let stop = || match args.budget {
-        _ if interrupt.asked() => true,
+    let stop = || interrupt.asked();
+    let enough = || match args.budget {
         Some(Budget::Bytes(limit)) => read.load(Ordering::Relaxed) >= limit,
         Some(Budget::Time(limit)) => started.elapsed() >= limit,
         None => false,
@@ -88,7 +88,7 @@ pub(super) fn health(context: &Context, args: &HealthArgs) -> CliResult<ExitStat
         read.fetch_add(bytes, Ordering::Relaxed);
         progress.advance(bytes);
     };
-    let survey = Survey { archive: &open.archive, depth, progress: &count, stop: &stop };
+    let survey = Survey { archive: &open.archive, depth, progress: &count, stop: &stop, enough: &enough };
     tally.complete = survey.run(records.into_iter(), &mut |record, finding| -> CliResult<()> {
         note(&open, &record, depth, &finding);
         tally.add(&finding);
@@ -116,7 +116,8 @@ pub(super) fn repair(context: &Context, args: &RepairArgs) -> CliResult<ExitStat
     let mut tally = Tally::new(metadata);
     let mut total = RepairOutcome::default();
     let (stop, count) = (|| interrupt.asked(), |bytes| progress.advance(bytes));
-    let survey = Survey { archive: &open.archive, depth: Depth::Full, progress: &count, stop: &stop };
+    let survey =
+        Survey { archive: &open.archive, depth: Depth::Full, progress: &count, stop: &stop, enough: &|| false };
     tally.complete = survey.run(records.into_iter(), &mut |record, finding| -> CliResult<()> {
         note(&open, &record, Depth::Full, &finding);
         tally.add(&finding);
