@@ -5,12 +5,12 @@
 mod kit;
 
 use blockframe::archive::{Archive, ArchiveError, Depth, EventKind, ObjectRef, Verdict, WrittenObject};
-use blockframe::base::{Clock, ContentRange, ObjectName, Timestamp};
+use blockframe::base::{Clock, ContentRange, LatencyGauge, ObjectName, Timestamp};
 use blockframe::catalog::{CatalogResult, ObjectRecord};
 use blockframe::format::layout::{MANIFEST, MANIFEST_COPY};
 use blockframe::scrub::{
-    Ledger, PassEnd, PassScope, PassSummary, Pause, ScrubError, ScrubOptions, ScrubState, Scrubber, Watch, last_pass,
-    request_pause, status,
+    Ledger, PassEnd, PassScope, PassSummary, Pause, ScrubDaemon, ScrubError, ScrubOptions, ScrubState, Scrubber,
+    StopSignal, Watch, last_pass, request_pause, request_start, start_pending, status,
 };
 use blockframe::store::LocalStore;
 use kit::{Events, Fixture, content, files_below, leafy_descriptor, reference, shard_files, tiny_descriptor};
@@ -53,6 +53,8 @@ struct Book {
     /// Objects in the order in which they were found verified.
     order: Mutex<Vec<ObjectName>>,
     journals: AtomicU64,
+    /// Told each object that was verified.
+    told: Mutex<Option<std::sync::mpsc::Sender<ObjectName>>>,
 }
 
 impl Ledger for Book {
@@ -72,6 +74,9 @@ impl Ledger for Book {
     fn set_verified(&self, object: &ObjectName, at: Timestamp, verdict: Verdict) -> CatalogResult<()> {
         self.verified.lock().unwrap().insert(object.clone(), (at, verdict));
         self.order.lock().unwrap().push(object.clone());
+        if let Some(told) = &*self.told.lock().unwrap() {
+            told.send(object.clone()).unwrap();
+        }
         Ok(())
     }
 
@@ -591,4 +596,70 @@ fn one_flipped_manifest_byte_or_one_orphan_stops_nothing() {
     let found = blockframe::scrub::strangers(&archive, &|name| Ok(names.iter().any(|known| known == name))).unwrap();
     assert_eq!(found.orphans, [orphan.file_name().unwrap().to_string_lossy()]);
     assert_eq!(found.foreign, ["holiday.txt"]);
+}
+
+#[test]
+fn the_daemon_heals_what_is_due_by_itself_and_says_when_it_ends() {
+    let mut bench = Bench::new(Fixture::new(tiny_descriptor()));
+    let object = bench.put("damaged", content(30_000, 1));
+    let pristine = files_below(&bench.path(&object));
+    flip(&bench.path(&object).join("blocks/block_0/segments/segment_1.dat"), 9);
+    let (send, receive) = std::sync::mpsc::channel();
+    *bench.book.told.lock().unwrap() = Some(send);
+    let stop = Arc::new(StopSignal::default());
+    let scrubber = Scrubber::new(
+        bench.archive(),
+        bench.book.clone(),
+        ScrubOptions::default(),
+        stop.clone(),
+        Arc::new(LatencyGauge::default()),
+    );
+    let daemon = ScrubDaemon::start(scrubber, stop).unwrap();
+    assert_eq!(receive.recv_timeout(Duration::from_secs(60)).unwrap(), object.name);
+    drop(daemon);
+    assert!(files_below(&bench.path(&object)) == pristine);
+    assert_eq!(status(&*bench.book).unwrap().unwrap().state, ScrubState::Stopped);
+}
+
+#[test]
+fn a_request_for_a_new_pass_ends_the_one_under_way() {
+    let mut bench = Bench::new(Fixture::new(leafy_descriptor()));
+    bench.put("big", content(2_000_000, 2));
+    let ask = |status: &blockframe::scrub::ScrubStatus| {
+        if status.bytes_done > 500_000 {
+            request_start(&*bench.book, bench.time.now()).unwrap();
+        }
+    };
+    let watch = Watch { stop: &|| false, progress: &ask, takes_requests: true };
+    let end = bench.scrubber(Some(200_000)).run_pass(PassScope::Everything, &watch).unwrap();
+    assert_eq!(end, PassEnd::Superseded);
+    assert!(bench.book.value("scrub.cursor").unwrap().unwrap().is_empty());
+    assert!(start_pending(&*bench.book).unwrap().is_some(), "the daemon's next look begins it");
+}
+
+#[test]
+fn two_processes_do_not_scrub_at_once() {
+    let mut bench = Bench::new(Fixture::new(tiny_descriptor()));
+    bench.put("file", content(100, 2));
+    let heartbeat = bench.time.now().seconds;
+    // Process 1 lives as long as the machine.
+    let other = format!(r#"{{"state":"running","pid":1,"heartbeat":{heartbeat}}}"#);
+    bench.book.set_value("scrub.status", &other).unwrap();
+    let refused = bench.scrubber(None).run_pass(PassScope::Everything, &QUIET);
+    assert!(matches!(refused, Err(ScrubError::Busy { pid: 1 })), "{refused:?}");
+    bench.time.pause(Duration::from_secs(60));
+    assert_eq!(bench.pass().objects, 1, "a status that is not renewed hinders nobody");
+}
+
+#[test]
+fn planning_a_repair_changes_nothing() {
+    let mut bench = Bench::new(Fixture::new(tiny_descriptor()));
+    let object = bench.put("file", content(30_000, 2));
+    flip(&bench.path(&object).join(MANIFEST), 30);
+    flip(&bench.path(&object).join("blocks/block_0/segments/segment_1.dat"), 9);
+    let damaged = files_below(&bench.path(&object));
+    let archive = bench.archive();
+    let health = archive.object_health(&object, Depth::Full, &|_| {}).unwrap();
+    assert_eq!(health.plan(&archive).unwrap().steps.len(), 2);
+    assert!(files_below(&bench.path(&object)) == damaged);
 }

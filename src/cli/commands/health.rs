@@ -10,20 +10,25 @@ use crate::cli::error::{CliResult, chain};
 use crate::cli::exit::ExitStatus;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::namespace::{resolve, walk};
-use crate::cli::output::Output;
+use crate::cli::output::{Output, Table, printable};
 use crate::cli::units;
 use crate::format::{EntryPath, NodeBody};
-use crate::scrub::{Finding, Survey};
+use crate::scrub::{Finding, Strangers, Survey, strangers};
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
+
+/// The words, best first.
+const WORDS: [Verdict; 4] = [Verdict::Healthy, Verdict::Degraded, Verdict::Recoverable, Verdict::Unrecoverable];
 
 /// Counts of what was looked at.
 #[derive(Debug)]
 struct Tally {
     worst: Verdict,
     objects: u64,
+    /// Objects for each of [`WORDS`].
+    words: [u64; 4],
     damaged: u64,
     /// Objects that could not be looked at.
     failed: u64,
@@ -35,7 +40,7 @@ struct Tally {
 impl Tally {
     fn new(metadata: Vec<String>) -> Self {
         let worst = if metadata.is_empty() { Verdict::Healthy } else { Verdict::Degraded };
-        Self { worst, objects: 0, damaged: 0, failed: 0, verified: 0, complete: true, metadata }
+        Self { worst, objects: 0, words: [0; 4], damaged: 0, failed: 0, verified: 0, complete: true, metadata }
     }
 
     fn add(&mut self, finding: &Finding) {
@@ -45,6 +50,9 @@ impl Tally {
         };
         self.worst = self.worst.max(verdict);
         self.objects += 1;
+        for (word, count) in WORDS.iter().zip(&mut self.words) {
+            *count += u64::from(*word == verdict);
+        }
         self.damaged += u64::from(verdict != Verdict::Healthy);
         if let Finding::Looked(health) = finding {
             self.verified += health.verified;
@@ -67,11 +75,11 @@ pub(super) fn health(context: &Context, args: &HealthArgs) -> CliResult<ExitStat
     let depth = if args.quick { Depth::Quick } else { Depth::Full };
     let records = select(&open, args.path.as_deref(), args.budget.is_some())?;
     let progress = out.progress("verifying", records.iter().map(|record| record.stored_len).sum());
-    let mut tally = Tally::new(if args.path.is_none() { open.catalog.verify_journal(false)? } else { Vec::new() });
+    let mut tally = Tally::new(if args.path.is_none() { metadata(&open, false)? } else { Vec::new() });
     let read = AtomicU64::new(0);
     let started = Instant::now();
-    let stop = || match args.budget {
-        _ if interrupt.asked() => true,
+    let stop = || interrupt.asked();
+    let enough = || match args.budget {
         Some(Budget::Bytes(limit)) => read.load(Ordering::Relaxed) >= limit,
         Some(Budget::Time(limit)) => started.elapsed() >= limit,
         None => false,
@@ -80,7 +88,7 @@ pub(super) fn health(context: &Context, args: &HealthArgs) -> CliResult<ExitStat
         read.fetch_add(bytes, Ordering::Relaxed);
         progress.advance(bytes);
     };
-    let survey = Survey { archive: &open.archive, depth, progress: &count, stop: &stop };
+    let survey = Survey { archive: &open.archive, depth, progress: &count, stop: &stop, enough: &enough };
     tally.complete = survey.run(records.into_iter(), &mut |record, finding| -> CliResult<()> {
         note(&open, &record, depth, &finding);
         tally.add(&finding);
@@ -91,6 +99,9 @@ pub(super) fn health(context: &Context, args: &HealthArgs) -> CliResult<ExitStat
     })?;
     progress.finish();
     summary(out, &tally)?;
+    if args.path.is_none() {
+        tell_strangers(&open, out)?;
+    }
     Ok(if interrupt.asked() { ExitStatus::Interrupted } else { tally.status() })
 }
 
@@ -101,11 +112,12 @@ pub(super) fn repair(context: &Context, args: &RepairArgs) -> CliResult<ExitStat
     let interrupt = Interrupt::install()?;
     let records = select(&open, args.path.as_deref(), false)?;
     let progress = out.progress("verifying", records.iter().map(|record| record.stored_len).sum());
-    let metadata = if args.path.is_none() { open.catalog.verify_journal(!args.dry_run)? } else { Vec::new() };
+    let metadata = if args.path.is_none() { metadata(&open, !args.dry_run)? } else { Vec::new() };
     let mut tally = Tally::new(metadata);
     let mut total = RepairOutcome::default();
     let (stop, count) = (|| interrupt.asked(), |bytes| progress.advance(bytes));
-    let survey = Survey { archive: &open.archive, depth: Depth::Full, progress: &count, stop: &stop };
+    let survey =
+        Survey { archive: &open.archive, depth: Depth::Full, progress: &count, stop: &stop, enough: &|| false };
     tally.complete = survey.run(records.into_iter(), &mut |record, finding| -> CliResult<()> {
         note(&open, &record, Depth::Full, &finding);
         tally.add(&finding);
@@ -155,6 +167,38 @@ fn verdict(finding: &Finding) -> Option<Verdict> {
         Finding::ManifestLost(_) => Some(Verdict::Unrecoverable),
         Finding::Failed(_) => None,
     }
+}
+
+/// Verifies the store's descriptors and the catalog's journal. Returns what was wrong.
+fn metadata(open: &OpenArchive, repair: bool) -> CliResult<Vec<String>> {
+    let mut wrong = open.archive.verify_descriptors(repair)?;
+    wrong.extend(open.catalog.verify_journal(repair)?.into_iter().map(|what| format!("catalog journal: {what}")));
+    Ok(wrong)
+}
+
+/// Names what lies in the store besides the archive. That is no damage, and nothing is done about it.
+fn tell_strangers(open: &OpenArchive, out: &Output) -> CliResult<()> {
+    let mut known = HashSet::new();
+    open.catalog.objects(None, &mut |record| {
+        known.insert(record.reference.name.to_string());
+        true
+    })?;
+    let found = strangers(&open.archive, &|name| Ok(known.contains(name)))?;
+    for (names, what) in [
+        (
+            &found.orphans,
+            "looks like an object, and the catalog does not know it (`blockframe gc --dry-run` tells more)",
+        ),
+        (&found.foreign, "is not of this archive"),
+    ] {
+        for name in names {
+            out.line(format_args!("note: {} {what}; it was left alone", printable(name.as_bytes())))?;
+        }
+    }
+    if found != Strangers::default() {
+        out.json(&serde_json::json!({ "strangers": true, "orphans": found.orphans, "foreign": found.foreign }))?;
+    }
+    Ok(())
 }
 
 /// The objects of a path, or all of them; those unverified for longest first when that matters.
@@ -224,7 +268,14 @@ fn report(open: &OpenArchive, record: &ObjectRecord, finding: &Finding) -> CliRe
 
 fn summary(out: &Output, tally: &Tally) -> CliResult<()> {
     for problem in &tally.metadata {
-        out.line(format_args!("catalog journal: {problem}"))?;
+        out.line(problem)?;
+    }
+    if tally.damaged > 0 {
+        let mut table = Table::new(&["health", ">objects"]);
+        for (word, count) in WORDS.iter().zip(tally.words) {
+            table.row([word.word().to_string(), count.to_string()]);
+        }
+        table.print(out)?;
     }
     let partial = if tally.complete { "" } else { " (not all was looked at)" };
     out.line(format_args!(
@@ -242,7 +293,13 @@ fn summary(out: &Output, tally: &Tally) -> CliResult<()> {
         "failed": tally.failed,
         "verified_bytes": tally.verified,
         "complete": tally.complete,
-        "journal_problems": tally.metadata,
+        "words": {
+            "healthy": tally.words[0],
+            "degraded": tally.words[1],
+            "recoverable": tally.words[2],
+            "unrecoverable": tally.words[3],
+        },
+        "metadata_problems": tally.metadata,
     }))
 }
 

@@ -19,8 +19,10 @@ pub(super) fn run(context: &Context, args: &ScrubArgs) -> CliResult<ExitStatus> 
     let open = context.open()?;
     let ledger = ledger(&open);
     let now = open.archive.clock().now();
+    let alive = status(&ledger)?.is_some_and(|status| status.is_alive(now));
     match args.action {
         None => return foreground(context, &open),
+        Some(ScrubAction::Start) if !alive => return foreground(context, &open),
         Some(ScrubAction::Start) => request_start(&ledger, now)?,
         Some(ScrubAction::Pause) => request_pause(&ledger, true)?,
         Some(ScrubAction::Resume) => request_pause(&ledger, false)?,
@@ -28,7 +30,6 @@ pub(super) fn run(context: &Context, args: &ScrubArgs) -> CliResult<ExitStatus> 
     }
     let out = context.out();
     out.line(one_line(&open)?)?;
-    let alive = status(&ledger)?.is_some_and(|status| status.is_alive(now));
     if args.action != Some(ScrubAction::Status) && !alive {
         out.line("No daemon scrubs this archive now; the wish is kept for the next `blockframe mount`.")?;
     }
