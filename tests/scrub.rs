@@ -155,7 +155,7 @@ fn record(written: &WrittenObject) -> ObjectRecord {
     ObjectRecord {
         reference: reference(written),
         kind: blockframe::format::ObjectKind::File,
-        key: manifest.key.clone(),
+        key: manifest.key,
         tier: manifest.geometry().tier(),
         stored_len: manifest.geometry().stored_len(),
     }
@@ -231,7 +231,7 @@ fn a_pause_survives_a_restart_and_the_pass_goes_on_at_the_block_where_it_stopped
     let end = bench.scrubber(Some(200_000)).run_pass(PassScope::Everything, &watch).unwrap();
     assert_eq!(end, PassEnd::Paused);
     assert!(asked.load(Ordering::Relaxed));
-    assert_eq!(*bench.book.order.lock().unwrap(), [first.name.clone()]);
+    assert_eq!(*bench.book.order.lock().unwrap(), std::slice::from_ref(&first.name));
     let told = status(&*bench.book).unwrap().unwrap();
     assert_eq!(told.state, ScrubState::Paused);
     let cursor: serde_json::Value = serde_json::from_str(&bench.book.value("scrub.cursor").unwrap().unwrap()).unwrap();
@@ -347,10 +347,10 @@ fn damage_within_the_bound(object: &Path, dice: &mut Dice) {
 
 #[test]
 fn a_pass_heals_everything_that_a_random_damager_does_within_the_bound() {
-    let seed = std::env::var("BLOCKFRAME_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-        u64::from(now.subsec_nanos())
-    });
+    let seed = std::env::var("BLOCKFRAME_TEST_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or_else(|| u64::from(blockframe::base::SystemClock.now().nanoseconds));
     for round in 0..12 {
         let seed = seed + round;
         println!("BLOCKFRAME_TEST_SEED={seed}");

@@ -160,7 +160,7 @@ impl Served {
         };
         let stop = Arc::new(StopSignal::default());
         let archive = (*self.archive).clone();
-        let scrubber = Scrubber::new(archive, self.ledger.clone(), options, stop.clone(), Arc::new(()));
+        let scrubber = Scrubber::new(archive, self.ledger.clone(), options, stop.clone(), self.vfs.load().clone());
         Ok(Some(ScrubDaemon::start(scrubber, stop)?))
     }
 }
