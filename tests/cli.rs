@@ -369,3 +369,23 @@ fn scrub_wishes_are_kept_for_the_next_daemon() {
     let resumed = &json_lines(&ok(at, &["-a", "arch", "--json", "scrub", "status"]))[0];
     assert_eq!(resumed["paused"], false);
 }
+
+#[test]
+fn gc_keeps_a_bundle_that_only_tells_of_names() {
+    let home = tempfile::tempdir().unwrap();
+    fs::create_dir_all(home.path().join("tree/empty/below")).unwrap();
+    let blockframe = |arguments: &[&str]| {
+        let output = run(home.path(), &[&["-a", "archive"], arguments].concat());
+        assert_eq!(status(&output), 0, "{arguments:?}: {}", stderr(&output));
+        stdout(&output)
+    };
+    fs::create_dir(home.path().join("archive")).unwrap();
+    blockframe(&["init"]);
+    blockframe(&["commit", "tree"]);
+    assert!(blockframe(&["gc"]).contains("Removed 0 leftovers"));
+    // Without database and journal the names come back from that bundle.
+    let private = home.path().join("archive/.blockframe");
+    fs::remove_dir_all(private.join("catalog")).unwrap();
+    fs::remove_file(private.join("catalog.db")).unwrap();
+    assert!(blockframe(&["ls", "-R"]).contains("below"));
+}
