@@ -374,7 +374,8 @@ fn crash_of_the_store_at_any_operation_of_a_commit_shows_all_of_it_or_nothing() 
         faults.inject(Fault::fail(StoreErrorKind::Io).on(&Operation::CHANGES).from_nth(nth));
         let done = {
             let items = vec![CommitItem::from_path(new.clone(), &Default::default()).unwrap()];
-            let request = CommitRequest { items, exclude: Vec::new(), cancel: &AtomicBool::new(false) };
+            let request =
+                CommitRequest { items, exclude: Vec::new(), cancel: &AtomicBool::new(false), lost: &|_| false };
             let writer = catalog.writer().unwrap();
             commit(&archive, &catalog, &writer, request, &()).is_ok_and(|report| report.failed == 0)
         };

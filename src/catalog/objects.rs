@@ -4,7 +4,7 @@
 use super::apply::Applier;
 use super::database::Database;
 use super::rebuild::RebuildReport;
-use super::{CatalogError, CatalogResult};
+use super::{Catalog, CatalogError, CatalogResult};
 use crate::archive::{Archive, ArchiveResult, ObjectRef};
 use crate::base::{ContentRange, ObjectName};
 use crate::format::bundle::{BundleTable, TAIL_LEN};
@@ -80,6 +80,21 @@ impl ObjectSurvey {
             let rows = table.into_iter().flat_map(|table| table.rows);
             manifest.entry.into_iter().chain(rows.map(|row| row.entry))
         })
+    }
+}
+
+impl Catalog {
+    /// Whether a bundle's table tells of a name that stands in the namespace.
+    /// Such a bundle is worth keeping when no content of it is needed any
+    /// more: it is what a rebuild without the journal would know the name from.
+    pub fn is_told_by(&self, archive: &Archive, bundle: &ObjectName) -> CatalogResult<bool> {
+        let (_, table) = load(archive, bundle)?;
+        for row in table.iter().flat_map(|table| &table.rows) {
+            if self.resolve(row.entry.path())?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

@@ -178,7 +178,12 @@ pub fn of_archive(directory: &Path) -> Picture {
 /// Commits paths to the root of an archive; all of it succeeds.
 pub fn commit_paths(archive: &Arc<Archive>, catalog: &Catalog, paths: &[&Path]) {
     let items = paths.iter().map(|path| CommitItem::from_path(path.to_path_buf(), &Default::default()).unwrap());
-    let request = CommitRequest { items: items.collect(), exclude: Vec::new(), cancel: &AtomicBool::new(false) };
+    let request = CommitRequest {
+        items: items.collect(),
+        exclude: Vec::new(),
+        cancel: &AtomicBool::new(false),
+        lost: &|_| false,
+    };
     let writer = catalog.writer().unwrap();
     let report = commit(archive, catalog, &writer, request, &()).unwrap();
     writer.finish().unwrap();

@@ -1,13 +1,14 @@
 //! `gc`: removes what crashed or failed commits left, and old bad bytes.
 
 use crate::archive::Archive;
-use crate::base::ObjectName;
+use crate::base::{ErrorClass, ObjectName};
 use crate::catalog::{Catalog, CatalogWriter};
 use crate::cli::args::GcArgs;
 use crate::cli::context::Context;
 use crate::cli::error::CliResult;
 use crate::cli::exit::ExitStatus;
 use crate::cli::units;
+use crate::format::ObjectKind;
 use crate::format::layout::{QUARANTINE_DIR, TMP_DIR};
 use crate::store::{BlockStore, StoreError, StoreKey};
 use serde::Serialize;
@@ -49,6 +50,9 @@ pub(super) fn run(context: &Context, args: &GcArgs) -> CliResult<ExitStatus> {
     }
     for record in writer.unreferenced_objects()? {
         let object = record.reference.name.clone();
+        if record.kind == ObjectKind::Bundle && !is_removable(&open.catalog, &open.archive, &object) {
+            continue;
+        }
         let line = format!("unreferenced {object}");
         let key = key(&**store, object.as_str())?;
         tell(&Leftover::Unreferenced { object, bytes: record.stored_len }, line, record.stored_len)?;
@@ -79,6 +83,19 @@ pub(super) fn run(context: &Context, args: &GcArgs) -> CliResult<ExitStatus> {
         "summary": true, "removed": count, "bytes": freed, "dry_run": args.dry_run, "kept_newer_than_catalog": ahead,
     }))?;
     Ok(ExitStatus::Done)
+}
+
+/// Whether a bundle of which no content is needed may go: it tells of no name
+/// either, or what it told is lost.
+fn is_removable(catalog: &Catalog, archive: &Archive, bundle: &ObjectName) -> bool {
+    match catalog.is_told_by(archive, bundle) {
+        Ok(needed) => !needed,
+        Err(error) if error.class() == ErrorClass::Unrecoverable => true,
+        Err(error) => {
+            tracing::warn!(%bundle, %error, "kept: its table cannot be read now");
+            false
+        }
+    }
 }
 
 /// Objects on the store that the catalog does not know.
