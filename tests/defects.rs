@@ -140,7 +140,7 @@ fn one_flipped_manifest_byte_or_one_orphan_directory_stops_neither_health_nor_mo
     let place = Place::new();
     fs::create_dir(place.path("src")).unwrap();
     for name in ["one", "two"] {
-        fs::write(place.path("src").join(name), content(100_000, name.len() as u64 + u64::from(name.as_bytes()[0])))
+        fs::write(place.path("src").join(name), content(2_000_000, name.len() as u64 + u64::from(name.as_bytes()[0])))
             .unwrap();
     }
     place.ok(["init", "arch"]);
