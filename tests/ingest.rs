@@ -56,7 +56,7 @@ impl Bench {
     ) -> IngestResult<CommitReport> {
         let request = CommitRequest { items, exclude: vec![self.fixture.dir.path().to_path_buf()], cancel };
         let writer = self.catalog.writer()?;
-        commit(&self.archive, &self.catalog, &writer, request, log)
+        commit(&self.archive, &writer, request, log)
     }
 
     /// Commits paths of the working directory to the archive's root.

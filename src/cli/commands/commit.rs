@@ -27,7 +27,7 @@ pub(super) fn run(context: &Context, args: &CommitArgs) -> CliResult<ExitStatus>
     let writer = open.catalog.writer()?;
     let reporter = Printer { out, progress: out.progress("committing", 0) };
     let request = CommitRequest { items, exclude: vec![open.directory.clone()], cancel: interrupt.flag() };
-    let result = ingest::commit(&open.archive, &open.catalog, &writer, request, &reporter);
+    let result = ingest::commit(&open.archive, &writer, request, &reporter);
     reporter.progress.finish();
     // Also after an error: what was stored is recorded, and the next commit continues from there.
     let finished = writer.finish();
