@@ -28,5 +28,5 @@ echo
 echo
 echo "Mounted: $tree"
 ls "$tree" | head -n 5
-echo "Compare:  diff -r '$source_dir' '$tree'"
+echo "Compare:  diff -r --no-dereference '$source_dir' '$tree'"
 echo "Unmount:  $blockframe umount '$work/mnt'"

@@ -343,3 +343,29 @@ fn plan_compares_the_profiles_without_an_archive() {
     assert!(stored.len() == 3 && stored[0] > stored[1], "{stored:?}");
     assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1, "plan wrote something");
 }
+
+#[test]
+fn a_foreground_scrub_heals_and_is_remembered() {
+    let home = committed();
+    let at = home.path();
+    flip(&stored(at, "blocks/block_0/parity/block_parity_1.dat"), 5);
+    assert!(ok(at, &["-a", "arch", "status"]).starts_with("oldest unverified: 2 objects never verified"));
+    let scrub = run(at, &["-a", "arch", "--json", "scrub"]);
+    assert_eq!(status(&scrub), 3, "{}", stderr(&scrub));
+    let pass = &json_lines(&stdout(&scrub))[0];
+    assert_eq!((&pass["objects"], &pass["found"]["healed"]), (&2.into(), &1.into()), "{pass}");
+    ok(at, &["-a", "arch", "scrub"]);
+    assert!(ok(at, &["-a", "arch", "status"]).contains("damage      none known"));
+}
+
+#[test]
+fn scrub_wishes_are_kept_for_the_next_daemon() {
+    let home = committed();
+    let at = home.path();
+    assert!(ok(at, &["-a", "arch", "scrub", "pause"]).contains("No daemon scrubs this archive now"));
+    let paused = &json_lines(&ok(at, &["-a", "arch", "--json", "scrub", "status"]))[0];
+    assert_eq!((&paused["paused"], &paused["alive"]), (&true.into(), &false.into()));
+    ok(at, &["-a", "arch", "scrub", "resume"]);
+    let resumed = &json_lines(&ok(at, &["-a", "arch", "--json", "scrub", "status"]))[0];
+    assert_eq!(resumed["paused"], false);
+}

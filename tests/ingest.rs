@@ -5,7 +5,7 @@
 
 mod kit;
 
-use blockframe::archive::Archive;
+use blockframe::archive::{Archive, Depth, Verdict};
 use blockframe::base::{ContentHash, ContentRange, ErrorClass, SystemClock, Timestamp};
 use blockframe::catalog::{Catalog, Inode, ObjectRecord};
 use blockframe::format::{BundleTable, Entry, EntryPath, NodeBody, ObjectKind, layout};
@@ -54,7 +54,8 @@ impl Bench {
         cancel: &AtomicBool,
         log: &dyn Reporter,
     ) -> IngestResult<CommitReport> {
-        let request = CommitRequest { items, exclude: vec![self.fixture.dir.path().to_path_buf()], cancel };
+        let request =
+            CommitRequest { items, exclude: vec![self.fixture.dir.path().to_path_buf()], cancel, lost: &|_| false };
         let writer = self.catalog.writer()?;
         commit(&self.archive, &writer, request, log)
     }
@@ -718,4 +719,36 @@ fn a_single_file_is_restored_under_the_name_given() {
     };
     let error = restore(&bench.archive, &bench.catalog, &missing, &()).unwrap_err();
     assert!(matches!(error, IngestError::NotFound { .. }));
+}
+
+#[test]
+fn committing_again_stores_anew_what_was_lost() {
+    let bench = Bench::new();
+    let large = content(30_001, 77);
+    fs::create_dir(bench.path("tree")).unwrap();
+    fs::write(bench.path("tree/large"), &large).unwrap();
+    fs::write(bench.path("tree/small"), b"small").unwrap();
+    fs::write(bench.path("tree/small2"), b"small too").unwrap();
+    bench.commit(&["tree"]);
+    for object in bench.objects() {
+        let directory = bench.fixture.path(&object.reference);
+        for file in kit::shard_files(&directory) {
+            fs::remove_file(directory.join(file)).unwrap();
+        }
+    }
+    let bench = Bench { archive: Arc::new(bench.fixture.archive.clone()), ..bench };
+    let (report, _) = bench.commit(&["tree"]);
+    assert_eq!((report.stored, report.failed), (3, 0));
+    let everything = ContentRange::between(0, u64::MAX);
+    assert!(bench.read("tree/large", everything) == large);
+    assert_eq!(bench.read("tree/small", everything), b"small");
+    assert_eq!(bench.read("tree/small2", everything), b"small too");
+    for path in ["tree/large", "tree/small", "tree/small2"] {
+        let NodeBody::File(file) = bench.resolve(path).unwrap().body else { panic!("{path} is no file") };
+        let place = bench.catalog.place(&file.hash, file.size).unwrap().unwrap();
+        let health = bench.archive.object_health(&place.object, Depth::Full, &|_| {});
+        assert!(health.is_ok_and(|health| health.verdict == Verdict::Healthy), "{path}");
+    }
+    let (report, _) = bench.commit(&["tree"]);
+    assert_eq!((report.unchanged, report.stored), (3, 0));
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixDatagram;
@@ -302,6 +302,7 @@ fn the_mounted_tree_is_its_source_in_every_byte_and_attribute() {
     let mut zeros = [1; 4096];
     file.read_exact(&mut zeros).unwrap();
     assert_eq!(zeros, [0; 4096]);
+    drop(file);
     fixture.unmount();
     assert_eq!(fs::read_dir(fixture.mountpoint()).unwrap().count(), 0);
 }
@@ -388,6 +389,7 @@ fn what_is_lost_is_an_error_for_its_range_alone() {
         }
     }
     assert!(good >= 24, "only {good} pages are readable");
+    drop(file);
     fixture.unmount();
 }
 
@@ -533,7 +535,5 @@ fn many_readers_at_once_see_the_right_bytes() {
             });
         }
     });
-    let mut out = io::stderr();
-    writeln!(out, "8 readers, seeds 0 to 7").unwrap();
     fixture.unmount();
 }

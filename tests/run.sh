@@ -5,8 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 . packaging/setup.sh
 
-need_packages cc:gcc cc:libc6-dev fusermount3:fuse3 setfattr:attr setfacl:acl rsync:rsync sqlite3:sqlite3 git:git \
-    tar:tar rg:ripgrep python3:python3
+need_packages cc:gcc cc:libc6-dev fusermount3:fuse3 tar:tar diff:diffutils
 need_rust
 cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy
 command -v cargo-nextest >/dev/null 2>&1 || cargo install --locked cargo-nextest
@@ -21,7 +20,7 @@ step cargo fmt --all --check
 step cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
 step cargo deny --log-level error check bans licenses sources
 # Known vulnerabilities need the advisory database, which a machine without network cannot fetch.
-if cargo deny --log-level error fetch db >/dev/null 2>&1; then
+if timeout 120 cargo deny --log-level error fetch db >/dev/null 2>&1; then
     step cargo deny --log-level error check advisories
 else
     echo "== the advisory database cannot be reached: not checked"

@@ -176,6 +176,22 @@ fn a_range_is_written_in_place_and_never_beyond_the_end(store: &dyn BlockStore) 
     assert_eq!(&buffer, b"XY");
 }
 
+fn appending_cuts_what_stood_behind_the_place_and_puts_the_bytes_there(store: &dyn BlockStore) {
+    let at = key("d/grows");
+    assert_eq!(kind(store.append(&at, 1, b"x")), StoreErrorKind::NotFound);
+    store.append(&at, 0, b"one two").unwrap();
+    store.append(&at, 7, b" three").unwrap();
+    assert_eq!(store.read(&at, 99).unwrap(), b"one two three");
+    store.append(&at, 4, b"2").unwrap();
+    assert_eq!(store.read(&at, 99).unwrap(), b"one 2");
+    store.append(&at, 3, b"").unwrap();
+    assert_eq!(store.read(&at, 99).unwrap(), b"one");
+    assert_eq!(kind(store.append(&at, 4, b"x")), StoreErrorKind::ShortRead);
+    assert_eq!(store.read(&at, 99).unwrap(), b"one");
+    store.append(&at, 0, b"anew").unwrap();
+    assert_eq!(store.read(&at, 99).unwrap(), b"anew");
+}
+
 fn deleting_removes_one_file_and_a_missing_one_is_no_error(store: &dyn BlockStore) {
     store.write(&key("a/b/one"), b"1").unwrap();
     store.write(&key("a/two"), b"2").unwrap();
@@ -313,6 +329,7 @@ suite! {
         replacing_moves_one_file_over_another,
         publishing_nothing_is_not_found,
         a_range_is_written_in_place_and_never_beyond_the_end,
+        appending_cuts_what_stood_behind_the_place_and_puts_the_bytes_there,
         deleting_removes_one_file_and_a_missing_one_is_no_error,
         deleting_a_prefix_takes_what_is_below_and_no_namesake,
         listings_are_sorted_and_tell_files_from_prefixes,

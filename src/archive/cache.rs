@@ -149,6 +149,21 @@ impl Caches {
         }
     }
 
+    /// Forgets open files and doubts of an object that was written anew.
+    pub(super) fn forget_object(&self, root: &Digest) {
+        let forget = |address: &ShardAddress| address.root == *root;
+        let mut files = lock(&self.files);
+        let stale: Vec<ShardAddress> = files.iter().map(|(address, _)| *address).filter(forget).collect();
+        for address in &stale {
+            files.pop(address);
+        }
+        let mut suspects = lock(&self.suspects);
+        let stale: Vec<ShardAddress> = suspects.iter().map(|(address, _)| *address).filter(forget).collect();
+        for address in &stale {
+            suspects.pop(address);
+        }
+    }
+
     /// Forgets all that is known of a shard's file, after it was rewritten.
     pub(super) fn forget_shard(&self, address: &ShardAddress) {
         self.forget_file(address);

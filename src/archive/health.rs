@@ -27,6 +27,9 @@ pub enum Depth {
     Full,
 }
 
+/// Leaves that are bad, and in which shards of the block.
+type BadLeaves = BTreeMap<LeafIndex, Vec<ShardIndex>>;
+
 /// What a shard's file was found to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ShardState {
@@ -214,8 +217,8 @@ impl Object {
     }
 
     /// The leaves of a block that its inner code cannot restore, with the shards that are bad there.
-    fn beyond_inner(&self, block: &BlockGeometry, health: &BlockHealth) -> BTreeMap<LeafIndex, Vec<ShardIndex>> {
-        let mut bad: BTreeMap<LeafIndex, Vec<ShardIndex>> = BTreeMap::new();
+    fn beyond_inner(&self, block: &BlockGeometry, health: &BlockHealth) -> BadLeaves {
+        let mut bad: BadLeaves = BTreeMap::new();
         for (shard, state) in block.shard_indexes().zip(&health.shards) {
             match state {
                 ShardState::Healthy => {}
@@ -236,8 +239,7 @@ impl Object {
     pub(super) fn lost_ranges(&self, damaged: &[BlockHealth]) -> Vec<LostRange> {
         let geometry = self.manifest().geometry();
         let mut lost = Vec::new();
-        let mut groups: BTreeMap<Option<u32>, Vec<(BlockGeometry, BTreeMap<LeafIndex, Vec<ShardIndex>>)>> =
-            BTreeMap::new();
+        let mut groups: BTreeMap<Option<u32>, Vec<(BlockGeometry, BadLeaves)>> = BTreeMap::new();
         for health in damaged {
             let Some(block) = geometry.block(health.id) else { continue };
             let beyond = self.beyond_inner(&block, health);

@@ -41,6 +41,14 @@ impl Archive {
         Ok(Arc::new(Object::new(self.shared.clone(), manifest)?))
     }
 
+    /// Opens an object and changes nothing, even where a copy of its manifest is bad.
+    ///
+    /// Errors: `ManifestLost` when no copy is good.
+    pub fn inspect(&self, reference: &ObjectRef) -> ArchiveResult<Object> {
+        let copies = self.shared.read_manifests(&reference.name, Some(reference.root))?;
+        Object::new(self.shared.clone(), Arc::new(copies.manifest))
+    }
+
     /// The manifest of an object that the catalog does not know (yet): its
     /// root is taken from itself.
     pub fn load_manifest(&self, name: &ObjectName) -> ArchiveResult<Manifest> {

@@ -89,10 +89,10 @@ impl std::ops::AddAssign for RepairOutcome {
 const REWRITE_FRACTION: usize = 4;
 
 impl ObjectHealth {
-    /// The plan against this damage.
+    /// The plan against this damage. Changes nothing.
     pub fn plan(&self, archive: &Archive) -> ArchiveResult<RepairPlan> {
         let mut steps: Vec<_> = self.bad_manifests.iter().map(|(copy, _)| RepairStep::Manifest { copy }).collect();
-        let object = archive.object(&self.reference)?;
+        let object = archive.inspect(&self.reference)?;
         for health in &self.damaged {
             steps.extend(object.plan_block(health)?);
         }

@@ -9,7 +9,7 @@
 use super::encode::{BlockWriter, Encoder};
 use super::outer::write_outer;
 use super::source::ContentSource;
-use super::{Archive, ArchiveError, ArchiveResult};
+use super::{Archive, ArchiveError, ArchiveResult, Depth, ObjectRef, Verdict};
 use crate::base::{ContentHash, Digest};
 use crate::format::layout::{MANIFEST, MANIFEST_COPY, QUARANTINE_DIR, TMP_DIR};
 use crate::format::manifest::{BlockRoots, ManifestParts};
@@ -60,6 +60,8 @@ pub struct WrittenObject {
     pub manifest: Manifest,
     /// Whether the store held it already.
     pub already_there: bool,
+    /// Whether it took the place of a damaged one.
+    pub replaced: bool,
 }
 
 impl Archive {
@@ -153,22 +155,31 @@ impl Archive {
         let target =
             StoreKey::new(manifest.name.as_str()).map_err(|error| StoreError::bad_key(self.store().label(), error))?;
         match self.store().publish(staging, &target) {
-            Ok(()) => return Ok(WrittenObject { manifest, already_there: false }),
+            Ok(()) => return Ok(WrittenObject { manifest, already_there: false, replaced: false }),
             Err(error) if error.kind() == StoreErrorKind::Exists => {}
             Err(error) => return Err(error.into()),
         }
-        if let Ok(existing) = self.load_manifest(&manifest.name)
-            && existing.root() == manifest.root()
-        {
+        let reference = ObjectRef { name: manifest.name.clone(), root: manifest.root() };
+        let health = self.object_health(&reference, Depth::Full, &|_| {});
+        if health.as_ref().is_ok_and(|health| health.verdict == Verdict::Healthy) {
             self.store().delete_prefix(staging)?;
-            return Ok(WrittenObject { manifest: existing, already_there: true });
+            return Ok(WrittenObject {
+                manifest: self.load_manifest(&reference.name)?,
+                already_there: true,
+                replaced: false,
+            });
         }
         let aside = format!("{QUARANTINE_DIR}/{}-{}", manifest.name, crate::base::StoreId::random());
         let aside = StoreKey::new(aside).map_err(|error| StoreError::bad_key(self.store().label(), error))?;
-        tracing::warn!(object = %manifest.name, %aside, "what stood at this object's place was no whole object; set aside");
+        tracing::warn!(object = %manifest.name, "what stood at this object's place was damaged; replaced by a whole one");
         self.store().publish(&target, &aside)?;
         self.store().publish(staging, &target)?;
-        Ok(WrittenObject { manifest, already_there: false })
+        self.shared.caches.forget_object(&reference.root);
+        // The same content, damaged: the new object has all that it had. Anything else is kept.
+        if health.is_ok() {
+            self.store().delete_prefix(&aside)?;
+        }
+        Ok(WrittenObject { manifest, already_there: false, replaced: true })
     }
 }
 

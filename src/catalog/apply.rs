@@ -149,7 +149,9 @@ impl<'d> Applier<'d> {
 
     fn set_inode(&mut self, ino: i64, meta: &NodeMeta, body: &NodeBody) -> CatalogResult<()> {
         let content = match body {
-            NodeBody::File(FileContent { hash, size, .. }) if *size > 0 => self.database.content(hash)?.map(|row| row.id),
+            NodeBody::File(FileContent { hash, size, .. }) if *size > 0 => {
+                self.database.content(hash)?.map(|row| row.id)
+            }
             _ => None,
         };
         let is_directory = matches!(body, NodeBody::Directory);
@@ -164,7 +166,10 @@ impl<'d> Applier<'d> {
             self.execute("UPDATE inode SET content = ?2, body = ?3 WHERE ino = ?1", (ino, content, row))?;
         } else {
             let links = if is_directory { 2 } else { 0 };
-            self.execute("INSERT INTO inode(ino, links, content, body) VALUES(?1, ?2, ?3, ?4)", (ino, links, content, row))?;
+            self.execute(
+                "INSERT INTO inode(ino, links, content, body) VALUES(?1, ?2, ?3, ?4)",
+                (ino, links, content, row),
+            )?;
         }
         self.count_node(body, 1);
         self.counters.next_inode = self.counters.next_inode.max(ino.saturating_add(1));

@@ -67,8 +67,7 @@ impl HealthLog {
     }
 
     fn run<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> CatalogResult<T> {
-        query(&self.state().connection)
-            .map_err(|source| CatalogError::Database { file: self.file.clone(), source })
+        query(&self.state().connection).map_err(|source| CatalogError::Database { file: self.file.clone(), source })
     }
 
     /// The newest `limit` events, newest first.

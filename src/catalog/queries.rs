@@ -152,12 +152,8 @@ impl Database {
         let (prefix, rest) = split_hash(hash);
         let row: Option<(i64, i64, i64, i64, i64)> = self.run(|connection| {
             connection
-                .prepare_cached(
-                    "SELECT id, object, offset, size, crc FROM content WHERE prefix = ?1 AND rest = ?2",
-                )?
-                .query_row((prefix, rest), |row| {
-                    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
-                })
+                .prepare_cached("SELECT id, object, offset, size, crc FROM content WHERE prefix = ?1 AND rest = ?2")?
+                .query_row((prefix, rest), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))
                 .optional()
         })?;
         let Some((id, object, offset, size, crc)) = row else { return Ok(None) };
@@ -205,9 +201,7 @@ impl Database {
 
     /// Whether some content has, or had, this size.
     pub(super) fn has_size(&self, size: u64) -> CatalogResult<bool> {
-        self.run(|connection| {
-            connection.prepare_cached("SELECT 1 FROM size WHERE size = ?1")?.exists([size as i64])
-        })
+        self.run(|connection| connection.prepare_cached("SELECT 1 FROM size WHERE size = ?1")?.exists([size as i64]))
     }
 
     fn parse_object(&self, id: i64, name: &str, bytes: &[u8]) -> CatalogResult<ObjectFacts> {
@@ -315,7 +309,12 @@ impl Database {
     }
 
     /// At most `limit` names by directory and name, after the one given.
-    pub(super) fn dirent_page(&self, parent: i64, name: &[u8], limit: usize) -> CatalogResult<Vec<(i64, Vec<u8>, i64)>> {
+    pub(super) fn dirent_page(
+        &self,
+        parent: i64,
+        name: &[u8],
+        limit: usize,
+    ) -> CatalogResult<Vec<(i64, Vec<u8>, i64)>> {
         let rows: Vec<(i64, Vec<u8>, i64, i64)> = self.run(|connection| {
             connection
                 .prepare_cached(

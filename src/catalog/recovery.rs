@@ -145,11 +145,7 @@ fn report(site: &Site, what: &str) {
 /// Crash argument: until the database knows the new head, the old files are
 /// there; a crash before leaves a database that finds its old head in the old
 /// journal, and the new journal as that one's continuation.
-pub(super) fn replace_journal(
-    replica: &Replica,
-    database: &Database,
-    chain: ChainHead,
-) -> CatalogResult<(Head, u64)> {
+pub(super) fn replace_journal(replica: &Replica, database: &Database, chain: ChainHead) -> CatalogResult<(Head, u64)> {
     let (head, length) = replica.write_snapshot(database, chain)?;
     database.store_head(&head)?;
     replica.delete_all_but(head.file)?;
@@ -193,9 +189,8 @@ fn standing(site: &Site, usage: Use, seal: SealState) -> Standing {
     let sealed = seal == SealState::Matches;
     match site.replica.ends_at(&head) {
         Ok(true) => Standing::Current { sealed },
-        Ok(false) => compare(&site.replica, &head, sealed).unwrap_or_else(|error| Standing::JournalLost {
-            why: error.to_string(),
-        }),
+        Ok(false) => compare(&site.replica, &head, sealed)
+            .unwrap_or_else(|error| Standing::JournalLost { why: error.to_string() }),
         Err(error) => {
             tracing::warn!("the catalog's journal cannot be read: {error}");
             Standing::Current { sealed }

@@ -9,11 +9,12 @@ use super::change::{Change, Opening};
 use super::database::{Database, Head, Use};
 use super::local::WriterLock;
 use super::{
-    CatalogError, CatalogResult, CommitSummary, ContentPlace, Inode, NewObject, ObjectRecord, Shared, SourceSignature, recovery,
+    CatalogError, CatalogResult, CommitSummary, ContentPlace, Inode, NewObject, ObjectRecord, Shared, SourceSignature,
+    recovery,
 };
 use crate::base::ContentHash;
-use crate::format::{Entry, EntryPath};
 use crate::format::journal::{FileKind, Record};
+use crate::format::{Entry, EntryPath};
 use std::cell::Cell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

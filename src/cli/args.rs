@@ -257,7 +257,7 @@ pub struct HealthArgs {
     /// Presence and length of every shard, without reading them
     #[arg(long)]
     pub quick: bool,
-    /// Stop after reading this much or for this long, longest unverified first (`20GB`, `2h`)
+    /// Begin no further object after reading this much or for this long, longest unverified first (`20GB`, `2h`)
     #[arg(long, value_name = "SIZE|TIME", value_parser = units::parse_budget)]
     pub budget: Option<Budget>,
 }

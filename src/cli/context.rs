@@ -77,7 +77,7 @@ pub struct OpenArchive {
     /// Its objects.
     pub archive: Arc<Archive>,
     /// Its names.
-    pub catalog: Catalog,
+    pub catalog: Arc<Catalog>,
     /// What happened to it, and what was verified when.
     pub health: Arc<HealthLog>,
     seen: Arc<Seen>,
@@ -123,7 +123,7 @@ impl OpenObjects {
         // The log is made only here, so that looking at a foreign directory leaves nothing there.
         let health = Arc::new(HealthLog::open(&directory)?);
         seen.log_to(&health);
-        let catalog = Catalog::open(&directory, &archive)?;
+        let catalog = Arc::new(Catalog::open(&directory, &archive)?);
         Ok(OpenArchive { directory, archive, catalog, health, seen })
     }
 }

@@ -6,10 +6,13 @@
 //! that the mount answers; until then its standard error is the user's
 //! terminal, afterwards the daemon's log.
 
+use super::config::ScrubConfig;
 use super::context::{Context, OpenArchive, state_directory};
 use super::error::{CliError, CliResult};
 use super::exit::ExitStatus;
+use crate::archive::Archive;
 use crate::base::ErrorClass;
+use crate::scrub::{CatalogLedger, ScrubDaemon, ScrubOptions, Scrubber, StopSignal};
 use crate::vfs::{ArchiveVfs, HealthSource, VfsLimits};
 use blockframe_fuse::{MountOptions, Mounted};
 use sd_notify::NotifyState;
@@ -85,6 +88,7 @@ pub(super) fn serve(context: &Context, mountpoint: &Path, options: &MountOptions
     let stop = Arc::new(Stop::default());
     let log = background.then(|| Log::new(&served.directory));
     let workers = start_workers(&served, log.clone(), &stop)?;
+    let scrubber = served.start_scrubber(&context.config().scrub)?;
     announce(log.as_ref())?;
     tracing::info!(mountpoint = %mounted.mountpoint().display(), archive = %served.directory.display(), "mounted");
 
@@ -107,6 +111,7 @@ pub(super) fn serve(context: &Context, mountpoint: &Path, options: &MountOptions
     }
     notify(&[NotifyState::Stopping]);
     stop.now();
+    drop(scrubber);
     for worker in workers {
         // A worker that panicked has told so already.
         let _ = worker.join();
@@ -128,6 +133,8 @@ fn finish(mounted: &Mounted, ended: JoinHandle<Result<(), blockframe_fuse::Mount
 /// What the daemon's threads work on.
 struct Served {
     directory: PathBuf,
+    archive: Arc<Archive>,
+    ledger: Arc<CatalogLedger>,
     vfs: Arc<ArchiveVfs>,
 }
 
@@ -135,9 +142,26 @@ impl Served {
     fn new(context: &Context) -> CliResult<Self> {
         let OpenArchive { directory, archive, catalog, health, .. } = context.open()?;
         let limits = VfsLimits { cache: context.config().cache.limit(), ..VfsLimits::default() };
+        let ledger = Arc::new(CatalogLedger::new(Arc::clone(&catalog), Arc::clone(&health)));
         let health: Arc<dyn HealthSource> = health;
-        let vfs = ArchiveVfs::new(archive, Arc::new(catalog), health, limits)?;
-        Ok(Self { directory, vfs: Arc::new(vfs) })
+        let vfs = ArchiveVfs::new(Arc::clone(&archive), catalog, health, limits)?;
+        Ok(Self { directory, archive, ledger, vfs: Arc::new(vfs) })
+    }
+
+    /// Verification in the background, unless the configuration refuses it. Ends when dropped.
+    fn start_scrubber(&self, config: &ScrubConfig) -> CliResult<Option<ScrubDaemon>> {
+        if !config.enabled {
+            return Ok(None);
+        }
+        let options = ScrubOptions {
+            bytes_per_second: Some(config.max_rate.0.max(1)),
+            max_age: config.max_age.0,
+            ..ScrubOptions::default()
+        };
+        let stop = Arc::new(StopSignal::default());
+        let archive = (*self.archive).clone();
+        let scrubber = Scrubber::new(archive, self.ledger.clone(), options, stop.clone(), self.vfs.load().clone());
+        Ok(Some(ScrubDaemon::start(scrubber, stop)?))
     }
 }
 

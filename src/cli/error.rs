@@ -7,6 +7,7 @@ use crate::base::ErrorClass;
 use crate::catalog::CatalogError;
 use crate::format::FormatError;
 use crate::ingest::IngestError;
+use crate::scrub::ScrubError;
 use crate::store::StoreError;
 use blockframe_api::VfsError;
 use std::fmt;
@@ -82,7 +83,7 @@ macro_rules! from_layer {
         })*
     };
 }
-from_layer!(ArchiveError, CatalogError, IngestError, StoreError, VfsError);
+from_layer!(ArchiveError, CatalogError, IngestError, ScrubError, StoreError, VfsError);
 #[cfg(unix)]
 from_layer!(blockframe_fuse::MountError);
 

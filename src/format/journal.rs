@@ -511,8 +511,9 @@ mod tests {
 
     fn record() -> impl Strategy<Value = Record> {
         let number = 1u64..1 << 62;
-        let name = proptest::collection::vec(1u8..=255, 1..=255)
-            .prop_map(|name| name.into_iter().map(|b| if b == b'/' || b == b'.' { b'_' } else { b }).collect::<Vec<_>>());
+        let name = proptest::collection::vec(1u8..=255, 1..=255).prop_map(|name| {
+            name.into_iter().map(|b| if b == b'/' || b == b'.' { b'_' } else { b }).collect::<Vec<_>>()
+        });
         let object = ("[a-z .]{0,90}", any::<[u8; 32]>(), any::<[u8; 32]>(), any::<u64>(), any::<u8>()).prop_map(
             |(readable, hash, root, size, tier)| {
                 let hash = Digest::new(hash);
@@ -526,13 +527,14 @@ mod tests {
                 }
             },
         );
-        let inode = (number.clone(), any::<i64>(), any::<u64>(), any::<[u8; 32]>()).prop_map(
-            |(node, seconds, size, hash)| Record::Inode {
-                node,
-                meta: NodeMeta { modified: Timestamp { seconds, nanoseconds: 7 }, ..NodeMeta::default() },
-                body: NodeBody::File(FileContent { size: size.max(1), hash: Digest::new(hash), extents: None }),
-            },
-        );
+        let inode =
+            (number.clone(), any::<i64>(), any::<u64>(), any::<[u8; 32]>()).prop_map(|(node, seconds, size, hash)| {
+                Record::Inode {
+                    node,
+                    meta: NodeMeta { modified: Timestamp { seconds, nanoseconds: 7 }, ..NodeMeta::default() },
+                    body: NodeBody::File(FileContent { size: size.max(1), hash: Digest::new(hash), extents: None }),
+                }
+            });
         prop_oneof![
             object.clone().prop_map(Record::Object),
             (any::<[u8; 32]>(), any::<u64>(), any::<u64>(), any::<Option<u64>>()).prop_map(
@@ -540,8 +542,11 @@ mod tests {
             ),
             object.prop_map(|object| Record::ObjectRemoved(object.name)),
             inode,
-            (number.clone(), name.clone(), number.clone())
-                .prop_map(|(parent, name, node)| Record::Dirent { parent, name, node }),
+            (number.clone(), name.clone(), number.clone()).prop_map(|(parent, name, node)| Record::Dirent {
+                parent,
+                name,
+                node
+            }),
             (number.clone(), name).prop_map(|(parent, name)| Record::DirentRemoved { parent, name }),
             number.clone().prop_map(Record::InodeRemoved),
             number.prop_map(Record::NextInode),

@@ -9,11 +9,11 @@ use super::source::{FileSource, body_of, changed, may_be_sparse, meta_of, modifi
 use super::spool::{EntrySpool, Spool};
 use super::walk::{CommitItem, CommitSource, Excluded, Found, Walk, check_distinct, may_overlap};
 use super::{IngestError, IngestResult, Problem};
-use crate::archive::{Archive, ArchiveError, ContentSource, ObjectPlan, WriteControl, WrittenObject};
-use crate::base::ContentHash;
-use crate::catalog::{CatalogWriter, Inode, NewMember, SourceSignature};
+use crate::archive::{Archive, ArchiveError, ContentSource, Depth, ObjectPlan, Verdict, WriteControl, WrittenObject};
+use crate::base::{ContentHash, Digest, ObjectName};
+use crate::catalog::{CatalogWriter, ContentPlace, Inode, NewMember, SourceSignature};
 use crate::format::{BundleBuilder, Entry, EntryPath, FileContent, NodeBody, NodeMeta, ObjectKind};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fs::Metadata;
 use std::io::Read;
@@ -30,7 +30,6 @@ const CHUNK: usize = 1024 * 1024;
 const MAX_MANIFEST_ENTRY: usize = 64 * 1024;
 
 /// What to commit.
-#[derive(Debug)]
 pub struct CommitRequest<'a> {
     /// Files, trees and streams.
     pub items: Vec<CommitItem>,
@@ -38,6 +37,18 @@ pub struct CommitRequest<'a> {
     pub exclude: Vec<PathBuf>,
     /// Set to stop between two files or two segments.
     pub cancel: &'a AtomicBool,
+    /// Whether a verification found content of the object lost: such contents
+    /// are stored anew where they are met.
+    pub lost: &'a dyn Fn(&ObjectName) -> bool,
+}
+
+impl std::fmt::Debug for CommitRequest<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CommitRequest")
+            .field("items", &self.items)
+            .field("exclude", &self.exclude)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Commits. Files that cannot be read are reported and counted as failed; the
@@ -70,6 +81,8 @@ fn run(
         writer,
         progress,
         cancel: request.cancel,
+        lost: request.lost,
+        usable: RefCell::default(),
         bundler: Bundler::new(archive, writer, progress),
         spool: EntrySpool::create(archive.store())?,
         links: HashMap::new(),
@@ -109,6 +122,9 @@ impl Progress<'_> {
 
     /// An object is durable.
     pub(super) fn object(&self, written: &WrittenObject) {
+        if written.replaced {
+            self.reporter.object_replaced(&written.manifest.name);
+        }
         if !written.already_there {
             self.update(|all| {
                 all.objects += 1;
@@ -132,6 +148,9 @@ struct Commit<'a> {
     writer: &'a CatalogWriter,
     progress: &'a Progress<'a>,
     cancel: &'a AtomicBool,
+    lost: &'a dyn Fn(&ObjectName) -> bool,
+    /// Whether the content of an object (by its root) can be relied on, as far as was looked.
+    usable: RefCell<HashMap<Digest, bool>>,
     bundler: Bundler<'a>,
     spool: EntrySpool,
     links: HashMap<(u64, u64), FirstName>,
@@ -323,7 +342,22 @@ impl Commit<'_> {
         if size == 0 {
             return Ok(Some((content, None)));
         }
-        Ok(self.writer.place(&content.hash, size)?.map(|place| (content, Some(place.tier))))
+        Ok(self.stored(&content.hash, size)?.map(|place| (content, Some(place.tier))))
+    }
+
+    /// Where a content lies, if its object is there and not known to be lost.
+    fn stored(&self, hash: &ContentHash, size: u64) -> IngestResult<Option<ContentPlace>> {
+        let Some(place) = self.writer.place(hash, size)? else { return Ok(None) };
+        let known = self.usable.borrow().get(&place.object.root).copied();
+        let usable = known.unwrap_or_else(|| {
+            let health = self.archive.object_health(&place.object, Depth::Quick, &|_| {});
+            let there = health.is_ok_and(|health| health.verdict != Verdict::Unrecoverable);
+            there && !(self.lost)(&place.object.name)
+        });
+        if known.is_none() {
+            self.usable.borrow_mut().insert(place.object.root, usable);
+        }
+        Ok(usable.then_some(place))
     }
 
     fn empty_file(&mut self, subject: Subject<'_>) -> Result<Option<bool>, Halt> {
@@ -354,7 +388,7 @@ impl Commit<'_> {
             self.bundler.report_later(report(None, Outcome::Duplicate));
             return Ok(Some(changes));
         }
-        if let Some(place) = self.writer.place(&hash, content.size)? {
+        if let Some(place) = self.stored(&hash, content.size)? {
             let changes = self.put(&entry, subject.existing)?;
             self.progress.file(&report(Some(place.tier), Outcome::Duplicate));
             return Ok(Some(changes));
@@ -391,7 +425,7 @@ impl Commit<'_> {
     /// If the content is stored already, puts the name only.
     fn duplicate(&mut self, subject: &Subject<'_>, content: FileContent) -> IngestResult<Option<bool>> {
         let report = |tier| file_report(subject.path, subject.source, &content, tier, Outcome::Duplicate);
-        let report = if let Some(place) = self.writer.place(&content.hash, content.size)? {
+        let report = if let Some(place) = self.stored(&content.hash, content.size)? {
             report(Some(place.tier))
         } else if self.bundler.holds(&content.hash) {
             report(None)

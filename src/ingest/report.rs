@@ -1,7 +1,7 @@
 //! What a commit tells while it runs, and at its end.
 
 use super::Problem;
-use crate::base::ContentHash;
+use crate::base::{ContentHash, ObjectName};
 use crate::catalog::CommitSummary;
 use crate::format::EntryPath;
 use std::path::PathBuf;
@@ -51,6 +51,9 @@ pub trait Reporter: Sync {
 
     /// A file is done: durable when stored, but not visible before the commit ends.
     fn file(&self, _report: &FileReport) {}
+
+    /// A damaged object was replaced by a whole one of the same content.
+    fn object_replaced(&self, _object: &ObjectName) {}
 }
 
 /// Tells nobody.

@@ -77,19 +77,14 @@ impl Scrubber {
     /// One look: heals what waits, and makes a pass if one is due.
     pub(super) fn serve_once(&self, watchman: &mut Watchman, watch: &Watch<'_>) -> ScrubResult<()> {
         self.heal_waiting(watch);
+        // Before anything else: the pass of another process is not to be begun anew, nor its status overwritten.
+        self.check_alone()?;
         if control::is_paused(&*self.ledger)? {
-            return self.publish_unless_busy(ScrubState::Paused);
+            return self.publish_rest(ScrubState::Paused);
         }
         match self.next_scope(watchman)? {
             Some(scope) => self.run_pass(scope, watch).map(drop),
-            None => self.publish_unless_busy(ScrubState::Idle),
-        }
-    }
-
-    fn publish_unless_busy(&self, state: ScrubState) -> ScrubResult<()> {
-        match self.check_alone() {
-            Err(ScrubError::Busy { .. }) => Ok(()),
-            _ => self.publish_rest(state),
+            None => self.publish_rest(ScrubState::Idle),
         }
     }
 

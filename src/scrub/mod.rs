@@ -2,6 +2,7 @@
 //! at a bounded pace, repaired where it is damaged. One [`Scrubber`] serves
 //! the mount daemon ([`ScrubDaemon`]) and the command line alike.
 
+mod catalog_ledger;
 mod control;
 mod cursor;
 mod daemon;
@@ -11,6 +12,7 @@ mod pace;
 mod pass;
 mod survey;
 
+pub use catalog_ledger::CatalogLedger;
 pub use control::{
     Findings, PassSummary, ScrubState, ScrubStatus, is_paused, last_pass, request_pause, request_start, start_pending,
     status,

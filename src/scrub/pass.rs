@@ -429,7 +429,9 @@ impl Scrubber {
             let live = lock(&self.live);
             live.status.state == state && (now - live.status.heartbeat).abs() < IDLE_HEARTBEAT
         };
-        if known { Ok(()) } else { self.publish(state) }
+        // A pass in the foreground has written its own status over ours.
+        let ours = || control::status(&*self.ledger).map(|status| status.is_some_and(|s| s.pid == std::process::id()));
+        if known && ours()? { Ok(()) } else { self.publish(state) }
     }
 
     /// Writes the status with another state.

@@ -18,8 +18,11 @@ pub struct Survey<'a> {
     pub depth: Depth,
     /// Called with bytes verified since the last call.
     pub progress: &'a (dyn Fn(u64) + Sync),
-    /// Whether to stop.
+    /// Whether to stop at once.
     pub stop: &'a (dyn Fn() -> bool + Sync),
+    /// Whether to begin no further object. Those under way are finished: an
+    /// object that is larger than a budget would never be verified otherwise.
+    pub enough: &'a (dyn Fn() -> bool + Sync),
 }
 
 impl fmt::Debug for Survey<'_> {
@@ -60,12 +63,12 @@ impl Survey<'_> {
                 let (send, queue, stopped, control) = (send.clone(), &queue, &stopped, &control);
                 scope.spawn(move || {
                     loop {
-                        if (control.cancelled)() {
+                        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+                        let Some(record) = next else { return };
+                        if (control.cancelled)() || (self.enough)() {
                             stopped.store(true, Ordering::Relaxed);
                             return;
                         }
-                        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-                        let Some(record) = next else { return };
                         match self.look(&record, control) {
                             Finding::Failed(ArchiveError::Interrupted) => stopped.store(true, Ordering::Relaxed),
                             // The receiver is gone after an error; then nobody needs the rest.

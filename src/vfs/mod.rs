@@ -15,6 +15,7 @@ pub use attributes::HealthSource;
 pub use reader::ReadAheadLimits;
 
 use crate::archive::Archive;
+use crate::base::LatencyGauge;
 use crate::catalog::{Catalog, CatalogResult, Inode};
 use crate::format::{FileContent, NodeBody};
 use blockframe_api::{
@@ -28,6 +29,7 @@ use reader::Reader;
 use space::Space;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 /// What a mount may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +59,8 @@ pub struct ArchiveVfs {
     space: Space,
     /// The catalog's generation when the caches were last cleared.
     generation: AtomicU64,
+    /// How long reads take, for work in the background.
+    load: Arc<LatencyGauge>,
 }
 
 impl ArchiveVfs {
@@ -78,7 +82,13 @@ impl ArchiveVfs {
             pages: CachedPages::new(),
             space: Space::default(),
             generation,
+            load: Arc::default(),
         })
+    }
+
+    /// How long reads take: what works in the background slows down by it.
+    pub fn load(&self) -> &Arc<LatencyGauge> {
+        &self.load
     }
 
     /// Looks whether another process has changed the catalog, and forgets
@@ -156,9 +166,11 @@ impl Vfs for ArchiveVfs {
             deliver(&[]);
             return Ok(());
         };
+        let began = Instant::now();
         let outcome = file
             .object(&self.archive, &self.reader)
             .and_then(|source| self.reader.read(&source.object, &source.stream, range, deliver));
+        self.load.record(began.elapsed());
         outcome.map_err(|error| error::of_read(&self.path(file.node()), offset, length, &error))
     }
 

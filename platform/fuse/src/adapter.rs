@@ -25,6 +25,11 @@ const STATFS_UNIT: u64 = 4096;
 /// Read requests that the kernel may have under way without somebody waiting for them.
 const MAX_BACKGROUND: u16 = 64;
 
+/// Puts an entry into a reply: its node, name, the offset behind it, its
+/// attributes (not of `.` and `..`) and kind. True when the reply is full and
+/// the entry is not in it.
+type AddEntry<'a> = dyn FnMut(Node, &[u8], u64, Option<&Attributes>, NodeKind) -> bool + 'a;
+
 pub(crate) struct Adapter {
     vfs: Arc<dyn Vfs>,
     options: MountOptions,
@@ -41,15 +46,8 @@ impl Adapter {
         self.directories.lock().unwrap_or_else(PoisonError::into_inner).get(&handle.0).cloned()
     }
 
-    /// Lists from `offset` on. `add` gets an entry and the offset behind it,
-    /// and returns true when the reply is full and the entry is not in it.
-    fn list(
-        &self,
-        node: Node,
-        handle: FileHandle,
-        offset: u64,
-        add: &mut dyn FnMut(Node, &[u8], u64, Option<&Attributes>, NodeKind) -> bool,
-    ) -> Result<(), VfsError> {
+    /// Lists from `offset` on, until the reply is full.
+    fn list(&self, node: Node, handle: FileHandle, offset: u64, add: &mut AddEntry<'_>) -> Result<(), VfsError> {
         let Some(marks) = self.marks(handle) else {
             return Err(VfsError::new(
                 blockframe_api::ErrorClass::Invalid,

@@ -1,5 +1,4 @@
 use super::*;
-use std::path::Path;
 
 const CONTENTS: [&[u8]; 2] = [b"first content", b"second"];
 
@@ -20,26 +19,12 @@ fn small() -> (Place, Vec<Tree>) {
     (place, trees)
 }
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to.join(entry.file_name()));
-        } else {
-            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-        }
-    }
-}
-
 /// Runs `check` on copies of a place, each with one byte of `file` flipped.
 fn with_flips(place: &Place, file: &Path, step: usize, check: impl Fn(&Place, usize)) {
     let below = file.strip_prefix(place.directory.path()).unwrap();
     let bytes = std::fs::read(file).unwrap();
     for at in (0..bytes.len()).step_by(step) {
-        let directory = tempfile::tempdir().unwrap();
-        copy(place.directory.path(), directory.path());
-        let copy = Place { directory, events: Arc::default() };
+        let copy = place.copy();
         let mut bad = bytes.clone();
         bad[at] ^= 1 << (at % 8);
         std::fs::write(copy.directory.path().join(below), bad).unwrap();
@@ -115,9 +100,7 @@ fn a_journal_torn_at_any_length_gives_a_state_that_was() {
     for length in lengths {
         place.lose_database();
         std::fs::write(place.journal(), &bytes[..length]).unwrap();
-        let copy = tempfile::tempdir().unwrap();
-        super::damage::copy(place.directory.path(), copy.path());
-        let copy = Place { directory: copy, events: Arc::default() };
+        let copy = place.copy();
         let found = tree(&copy.catalog()).unwrap();
         assert!(trees.contains(&found), "cut at {length}: {found:?}");
         assert_eq!(tree(&copy.catalog()).unwrap(), found, "cut at {length}");
@@ -170,6 +153,27 @@ fn an_unfinished_group_behind_the_journal_does_not_count_and_is_cut() {
     let after = tree(&place.catalog()).unwrap();
     place.lose_database();
     assert_eq!(tree(&place.catalog()).unwrap(), after);
+}
+
+#[test]
+fn a_journal_from_which_a_block_was_taken_is_noticed_though_every_block_is_good() {
+    let (place, trees) = small();
+    let bytes = std::fs::read(place.journal()).unwrap();
+    for block in 1..bytes.len() / 4096 {
+        let copy = place.copy();
+        let (before, after) = (&bytes[..block * 4096], &bytes[(block + 1) * 4096..]);
+        // Something of the same length takes its place at the end, so that only the chain tells.
+        let last = bytes[bytes.len() - 4096..].to_vec();
+        let shifted = [before, after, &last].concat();
+        std::fs::write(copy.journal(), shifted).unwrap();
+        let catalog = copy.catalog();
+        assert_eq!(tree(&catalog).unwrap(), trees[3], "block {block}");
+        if block + 1 < bytes.len() / 4096 {
+            assert!(!catalog.verify_journal(true).unwrap().is_empty(), "block {block}");
+        }
+        copy.lose_database();
+        assert_eq!(tree(&copy.catalog()).unwrap(), trees[3], "block {block}");
+    }
 }
 
 #[test]

@@ -54,6 +54,13 @@ impl Place {
         place
     }
 
+    /// The same bytes in another directory.
+    fn copy(&self) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        copy_tree(self.directory.path(), directory.path());
+        Self { directory, events: Arc::default() }
+    }
+
     fn store(&self) -> PathBuf {
         self.directory.path().join("store")
     }
@@ -111,6 +118,18 @@ impl Place {
     }
 }
 
+fn copy_tree(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_dir() {
+            copy_tree(&entry.path(), &to.join(entry.file_name()));
+        } else {
+            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+}
+
 fn object(contents: &[&[u8]]) -> NewObject {
     let all = contents.concat();
     let hash = Digest::of(&all);
@@ -118,8 +137,7 @@ fn object(contents: &[&[u8]]) -> NewObject {
     let members = contents
         .iter()
         .map(|content| {
-            let member =
-                NewMember { hash: Digest::of(content), offset, size: content.len() as u64, source: None };
+            let member = NewMember { hash: Digest::of(content), offset, size: content.len() as u64, source: None };
             offset += content.len() as u64;
             member
         })

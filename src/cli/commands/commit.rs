@@ -1,6 +1,7 @@
 //! `commit`: files, trees and standard input go into the archive.
 
-use crate::base::ErrorClass;
+use crate::archive::Verdict;
+use crate::base::{ErrorClass, ObjectName};
 use crate::cli::args::CommitArgs;
 use crate::cli::context::{Context, OpenArchive};
 use crate::cli::error::{CliError, CliResult, chain};
@@ -25,8 +26,10 @@ pub(super) fn run(context: &Context, args: &CommitArgs) -> CliResult<ExitStatus>
     let items = items(args, &open, &directory)?;
     let interrupt = Interrupt::install()?;
     let writer = open.catalog.writer()?;
-    let reporter = Printer { out, progress: out.progress("committing", 0) };
-    let request = CommitRequest { items, exclude: vec![open.directory.clone()], cancel: interrupt.flag() };
+    let reporter = Printer { out, open: &open, progress: out.progress("committing", 0) };
+    let lost = |object: &ObjectName| matches!(open.health.verified(object), Ok(Some((_, Verdict::Unrecoverable))));
+    let exclude = vec![open.directory.clone()];
+    let request = CommitRequest { items, exclude, cancel: interrupt.flag(), lost: &lost };
     let result = ingest::commit(&open.archive, &writer, request, &reporter);
     reporter.progress.finish();
     // Also after an error: what was stored is recorded, and the next commit continues from there.
@@ -61,6 +64,7 @@ fn items(args: &CommitArgs, open: &OpenArchive, directory: &EntryPath) -> CliRes
 /// Prints a line per file.
 struct Printer<'a> {
     out: &'a Output,
+    open: &'a OpenArchive,
     progress: Progress,
 }
 
@@ -75,6 +79,13 @@ impl Reporter for Printer<'_> {
 
     fn advance(&self, bytes: u64) {
         self.progress.advance(bytes);
+    }
+
+    fn object_replaced(&self, object: &ObjectName) {
+        let now = self.open.archive.clock().now();
+        if let Err(error) = self.open.health.set_verified(object, now, Verdict::Healthy) {
+            tracing::warn!(%object, %error, "the health log still calls this object lost");
+        }
     }
 
     fn file(&self, report: &FileReport) {

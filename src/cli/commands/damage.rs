@@ -61,7 +61,7 @@ impl DamageReport {
         record: &ObjectRecord,
         health: &ObjectHealth,
     ) -> CliResult<Self> {
-        let object = archive.object(&record.reference)?;
+        let object = archive.inspect(&record.reference)?;
         let geometry = object.manifest().geometry();
         let mut files: Vec<DamagedFile> = health
             .bad_manifests

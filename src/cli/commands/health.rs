@@ -1,28 +1,37 @@
 //! `health` and `repair`: look at stored data, say what is damaged, mend it.
 
 use super::damage::DamageReport;
-use crate::archive::{ArchiveError, Depth, ObjectHealth, RepairOutcome, RepairPlan, RepairStep, Verdict};
+use crate::archive::{Depth, ObjectHealth, RepairOutcome, RepairPlan, RepairStep, Verdict};
 use crate::base::ObjectName;
 use crate::catalog::ObjectRecord;
 use crate::cli::args::{Budget, HealthArgs, RepairArgs};
 use crate::cli::context::{Context, OpenArchive};
-use crate::cli::error::{CliError, CliResult};
+use crate::cli::error::{CliResult, chain};
 use crate::cli::exit::ExitStatus;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::namespace::{resolve, walk};
-use crate::cli::output::{Output, Progress};
+use crate::cli::output::{Output, Table, printable};
 use crate::cli::units;
 use crate::format::{EntryPath, NodeBody};
+use crate::scrub::{Finding, Strangers, Survey, strangers};
 use std::collections::HashSet;
 use std::ffi::OsStr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
+
+/// The words, best first.
+const WORDS: [Verdict; 4] = [Verdict::Healthy, Verdict::Degraded, Verdict::Recoverable, Verdict::Unrecoverable];
 
 /// Counts of what was looked at.
 #[derive(Debug)]
 struct Tally {
     worst: Verdict,
     objects: u64,
+    /// Objects for each of [`WORDS`].
+    words: [u64; 4],
     damaged: u64,
+    /// Objects that could not be looked at.
+    failed: u64,
     verified: u64,
     complete: bool,
     metadata: Vec<String>,
@@ -31,29 +40,29 @@ struct Tally {
 impl Tally {
     fn new(metadata: Vec<String>) -> Self {
         let worst = if metadata.is_empty() { Verdict::Healthy } else { Verdict::Degraded };
-        Self { worst, objects: 0, damaged: 0, verified: 0, complete: true, metadata }
+        Self { worst, objects: 0, words: [0; 4], damaged: 0, failed: 0, verified: 0, complete: true, metadata }
     }
 
-    fn add(&mut self, verdict: Verdict, verified: u64) {
+    fn add(&mut self, finding: &Finding) {
+        let Some(verdict) = verdict(finding) else {
+            self.failed += 1;
+            return;
+        };
         self.worst = self.worst.max(verdict);
         self.objects += 1;
+        for (word, count) in WORDS.iter().zip(&mut self.words) {
+            *count += u64::from(*word == verdict);
+        }
         self.damaged += u64::from(verdict != Verdict::Healthy);
-        self.verified += verified;
+        if let Finding::Looked(health) = finding {
+            self.verified += health.verified;
+        }
     }
-}
 
-/// What was found of one object.
-enum Found {
-    Looked(ObjectHealth),
-    /// There is no manifest to look at it with.
-    Lost(ArchiveError),
-}
-
-impl Found {
-    fn verdict(&self) -> Verdict {
-        match self {
-            Found::Looked(health) => health.verdict,
-            Found::Lost(_) => Verdict::Unrecoverable,
+    fn status(&self) -> ExitStatus {
+        match ExitStatus::of_verdict(self.worst) {
+            ExitStatus::Done if self.failed > 0 => ExitStatus::Failed,
+            status => status,
         }
     }
 }
@@ -66,31 +75,34 @@ pub(super) fn health(context: &Context, args: &HealthArgs) -> CliResult<ExitStat
     let depth = if args.quick { Depth::Quick } else { Depth::Full };
     let records = select(&open, args.path.as_deref(), args.budget.is_some())?;
     let progress = out.progress("verifying", records.iter().map(|record| record.stored_len).sum());
+    let mut tally = Tally::new(if args.path.is_none() { metadata(&open, false)? } else { Vec::new() });
+    let read = AtomicU64::new(0);
     let started = Instant::now();
-    let mut tally = Tally::new(if args.path.is_none() { open.catalog.verify_journal(false)? } else { Vec::new() });
-    for record in &records {
-        let spent = match args.budget {
-            Some(Budget::Bytes(limit)) => tally.verified >= limit,
-            Some(Budget::Time(limit)) => started.elapsed() >= limit,
-            None => false,
-        };
-        if spent || interrupt.asked() {
-            tally.complete = false;
-            break;
+    let stop = || interrupt.asked();
+    let enough = || match args.budget {
+        Some(Budget::Bytes(limit)) => read.load(Ordering::Relaxed) >= limit,
+        Some(Budget::Time(limit)) => started.elapsed() >= limit,
+        None => false,
+    };
+    let count = |bytes| {
+        read.fetch_add(bytes, Ordering::Relaxed);
+        progress.advance(bytes);
+    };
+    let survey = Survey { archive: &open.archive, depth, progress: &count, stop: &stop, enough: &enough };
+    tally.complete = survey.run(records.into_iter(), &mut |record, finding| -> CliResult<()> {
+        note(&open, &record, depth, &finding);
+        tally.add(&finding);
+        match report(&open, &record, &finding)? {
+            Some(report) => progress.suspend(|| report.print(out)),
+            None => Ok(()),
         }
-        let found = look(&open, record, depth, &progress)?;
-        note(&open, record, depth, &found)?;
-        tally.add(found.verdict(), verified(&found));
-        if let Some(report) = report(&open, record, &found)? {
-            report.print(out)?;
-        }
-    }
+    })?;
     progress.finish();
     summary(out, &tally)?;
-    if interrupt.asked() {
-        return Ok(ExitStatus::Interrupted);
+    if args.path.is_none() {
+        tell_strangers(&open, out)?;
     }
-    Ok(ExitStatus::of_verdict(tally.worst))
+    Ok(if interrupt.asked() { ExitStatus::Interrupted } else { tally.status() })
 }
 
 /// Makes a plan from what is damaged, prints it, and executes it unless it is a dry run.
@@ -100,43 +112,93 @@ pub(super) fn repair(context: &Context, args: &RepairArgs) -> CliResult<ExitStat
     let interrupt = Interrupt::install()?;
     let records = select(&open, args.path.as_deref(), false)?;
     let progress = out.progress("verifying", records.iter().map(|record| record.stored_len).sum());
-    let metadata = if args.path.is_none() { open.catalog.verify_journal(!args.dry_run)? } else { Vec::new() };
+    let metadata = if args.path.is_none() { metadata(&open, !args.dry_run)? } else { Vec::new() };
     let mut tally = Tally::new(metadata);
     let mut total = RepairOutcome::default();
-    for record in &records {
-        if interrupt.asked() {
-            tally.complete = false;
-            break;
-        }
-        let found = look(&open, record, Depth::Full, &progress)?;
-        note(&open, record, Depth::Full, &found)?;
-        tally.add(found.verdict(), verified(&found));
-        if let Found::Looked(health) = &found
+    let (stop, count) = (|| interrupt.asked(), |bytes| progress.advance(bytes));
+    let survey =
+        Survey { archive: &open.archive, depth: Depth::Full, progress: &count, stop: &stop, enough: &|| false };
+    tally.complete = survey.run(records.into_iter(), &mut |record, finding| -> CliResult<()> {
+        note(&open, &record, Depth::Full, &finding);
+        tally.add(&finding);
+        if let Finding::Looked(health) = &finding
             && health.verdict != Verdict::Healthy
         {
-            let plan = health.plan(&open.archive)?;
-            print_plan(out, &plan)?;
-            if !args.dry_run {
-                total += open.archive.execute(&plan, &|step| tracing::info!(?step, "repairing"))?;
-                let after = look(&open, record, Depth::Full, &out.progress("verifying", 0))?;
-                note(&open, record, Depth::Full, &after)?;
-            }
+            total += progress.suspend(|| repair_object(&open, out, &record, health, args.dry_run))?;
         }
-        if found.verdict() == Verdict::Unrecoverable
-            && let Some(report) = report(&open, record, &found)?
-        {
-            report.print(out)?;
+        match report(&open, &record, &finding)? {
+            Some(report) if verdict(&finding) == Some(Verdict::Unrecoverable) => progress.suspend(|| report.print(out)),
+            _ => Ok(()),
         }
-    }
+    })?;
     progress.finish();
     summary(out, &tally)?;
     repaired(out, &total, args.dry_run)?;
-    Ok(match (interrupt.asked(), total.failed, tally.worst) {
-        (true, ..) => ExitStatus::Interrupted,
-        (_, _, Verdict::Unrecoverable) => ExitStatus::DataLost,
-        (_, 1.., _) => ExitStatus::Failed,
-        (.., worst) => ExitStatus::of_verdict(worst),
+    Ok(match (interrupt.asked(), tally.status()) {
+        (true, _) => ExitStatus::Interrupted,
+        (false, ExitStatus::DataLost) => ExitStatus::DataLost,
+        (false, _) if total.failed > 0 => ExitStatus::Failed,
+        (false, status) => status,
     })
+}
+
+fn repair_object(
+    open: &OpenArchive,
+    out: &Output,
+    record: &ObjectRecord,
+    health: &ObjectHealth,
+    dry_run: bool,
+) -> CliResult<RepairOutcome> {
+    let plan = health.plan(&open.archive)?;
+    print_plan(out, &plan)?;
+    if dry_run {
+        return Ok(RepairOutcome::default());
+    }
+    let outcome = open.archive.execute(&plan, &|step| tracing::info!(?step, "repairing"))?;
+    let after = open.archive.object_health(&record.reference, Depth::Full, &|_| {})?;
+    note(open, record, Depth::Full, &Finding::Looked(after));
+    Ok(outcome)
+}
+
+/// What is known now of an object; none when it could not be looked at.
+fn verdict(finding: &Finding) -> Option<Verdict> {
+    match finding {
+        Finding::Looked(health) => Some(health.verdict),
+        Finding::ManifestLost(_) => Some(Verdict::Unrecoverable),
+        Finding::Failed(_) => None,
+    }
+}
+
+/// Verifies the store's descriptors and the catalog's journal. Returns what was wrong.
+fn metadata(open: &OpenArchive, repair: bool) -> CliResult<Vec<String>> {
+    let mut wrong = open.archive.verify_descriptors(repair)?;
+    wrong.extend(open.catalog.verify_journal(repair)?.into_iter().map(|what| format!("catalog journal: {what}")));
+    Ok(wrong)
+}
+
+/// Names what lies in the store besides the archive. That is no damage, and nothing is done about it.
+fn tell_strangers(open: &OpenArchive, out: &Output) -> CliResult<()> {
+    let mut known = HashSet::new();
+    open.catalog.objects(None, &mut |record| {
+        known.insert(record.reference.name.to_string());
+        true
+    })?;
+    let found = strangers(&open.archive, &|name| Ok(known.contains(name)))?;
+    for (names, what) in [
+        (
+            &found.orphans,
+            "looks like an object, and the catalog does not know it (`blockframe gc --dry-run` tells more)",
+        ),
+        (&found.foreign, "is not of this archive"),
+    ] {
+        for name in names {
+            out.line(format_args!("note: {} {what}; it was left alone", printable(name.as_bytes())))?;
+        }
+    }
+    if found != Strangers::default() {
+        out.json(&serde_json::json!({ "strangers": true, "orphans": found.orphans, "foreign": found.foreign }))?;
+    }
+    Ok(())
 }
 
 /// The objects of a path, or all of them; those unverified for longest first when that matters.
@@ -182,47 +244,38 @@ fn objects_below(open: &OpenArchive, path: Option<&OsStr>) -> CliResult<HashSet<
     Ok(names)
 }
 
-fn look(open: &OpenArchive, record: &ObjectRecord, depth: Depth, progress: &Progress) -> CliResult<Found> {
-    match open.archive.object_health(&record.reference, depth, &|bytes| progress.advance(bytes)) {
-        Ok(health) => Ok(Found::Looked(health)),
-        // The archive answers: it is this object that is lost, and the others are still to be looked at.
-        Err(error @ (ArchiveError::ManifestLost { .. } | ArchiveError::ForeignManifest { .. })) => {
-            Ok(Found::Lost(error))
-        }
-        Err(error) => Err(CliError::from(error)),
-    }
-}
-
 /// Remembers a full verification for `status`, and for what is verified next.
-fn note(open: &OpenArchive, record: &ObjectRecord, depth: Depth, found: &Found) -> CliResult<()> {
-    if depth == Depth::Full {
-        let now = open.archive.clock().now();
-        // A log that cannot be written (a read-only archive) must not stop the verification.
-        if let Err(error) = open.health.set_verified(&record.reference.name, now, found.verdict()) {
-            tracing::warn!(%error, "cannot remember the verification");
+fn note(open: &OpenArchive, record: &ObjectRecord, depth: Depth, finding: &Finding) {
+    let (Depth::Full, Some(verdict)) = (depth, verdict(finding)) else { return };
+    let now = open.archive.clock().now();
+    // A log that cannot be written must not stop the verification.
+    if let Err(error) = open.health.set_verified(&record.reference.name, now, verdict) {
+        tracing::warn!(%error, "cannot remember the verification");
+    }
+}
+
+fn report(open: &OpenArchive, record: &ObjectRecord, finding: &Finding) -> CliResult<Option<DamageReport>> {
+    Ok(match finding {
+        Finding::Looked(health) if health.verdict == Verdict::Healthy => None,
+        Finding::Looked(health) => Some(DamageReport::new(&open.archive, &open.catalog, record, health)?),
+        Finding::ManifestLost(error) => Some(DamageReport::lost(&open.catalog, record, error)?),
+        Finding::Failed(error) => {
+            tracing::error!("object {} cannot be looked at: {}", record.reference.name, chain(error));
+            None
         }
-    }
-    Ok(())
-}
-
-fn verified(found: &Found) -> u64 {
-    match found {
-        Found::Looked(health) => health.verified,
-        Found::Lost(_) => 0,
-    }
-}
-
-fn report(open: &OpenArchive, record: &ObjectRecord, found: &Found) -> CliResult<Option<DamageReport>> {
-    Ok(match found {
-        Found::Looked(health) if health.verdict == Verdict::Healthy => None,
-        Found::Looked(health) => Some(DamageReport::new(&open.archive, &open.catalog, record, health)?),
-        Found::Lost(error) => Some(DamageReport::lost(&open.catalog, record, error)?),
     })
 }
 
 fn summary(out: &Output, tally: &Tally) -> CliResult<()> {
     for problem in &tally.metadata {
-        out.line(format_args!("catalog journal: {problem}"))?;
+        out.line(problem)?;
+    }
+    if tally.damaged > 0 {
+        let mut table = Table::new(&["health", ">objects"]);
+        for (word, count) in WORDS.iter().zip(tally.words) {
+            table.row([word.word().to_string(), count.to_string()]);
+        }
+        table.print(out)?;
     }
     let partial = if tally.complete { "" } else { " (not all was looked at)" };
     out.line(format_args!(
@@ -237,9 +290,16 @@ fn summary(out: &Output, tally: &Tally) -> CliResult<()> {
         "verdict": tally.worst,
         "objects": tally.objects,
         "damaged": tally.damaged,
+        "failed": tally.failed,
         "verified_bytes": tally.verified,
         "complete": tally.complete,
-        "journal_problems": tally.metadata,
+        "words": {
+            "healthy": tally.words[0],
+            "degraded": tally.words[1],
+            "recoverable": tally.words[2],
+            "unrecoverable": tally.words[3],
+        },
+        "metadata_problems": tally.metadata,
     }))
 }
 

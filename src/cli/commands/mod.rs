@@ -15,6 +15,7 @@ mod ls;
 mod mount;
 mod plan;
 mod rebuild;
+mod scrub;
 mod status;
 #[cfg(unix)]
 mod umount;
@@ -49,6 +50,7 @@ pub fn run(context: &Context, command: &Command) -> CliResult<ExitStatus> {
         Command::Umount(args) => umount::run(context, args),
         Command::Health(args) => health::health(context, args),
         Command::Repair(args) => health::repair(context, args),
+        Command::Scrub(args) => scrub::run(context, args),
         Command::Status => status::run(context),
         Command::Gc(args) => gc::run(context, args),
         Command::RebuildCatalog(args) => rebuild::run(context, args),
@@ -56,6 +58,5 @@ pub fn run(context: &Context, command: &Command) -> CliResult<ExitStatus> {
         Command::Doctor => doctor::run(context),
         Command::Completions { shell } => completions::completions(context.out(), *shell),
         Command::Man { directory } => completions::man(context.out(), directory.as_deref()),
-        _ => unreachable!("WIP"),
     }
 }

@@ -1,5 +1,6 @@
 //! `status`: the archive on one screen.
 
+use super::scrub;
 use crate::archive::{Event, Verdict};
 use crate::base::{ObjectName, Timestamp};
 use crate::catalog::NamespaceTotals;
@@ -59,6 +60,7 @@ pub(super) fn run(context: &Context) -> CliResult<ExitStatus> {
     for object in &verification.examples {
         out.line(format_args!("            {object}"))?;
     }
+    out.line(format_args!("scrub       {}", scrub::one_line(&open)?))?;
     out.line("staged      none: this version writes only through `commit`")?;
     out.line(if events.is_empty() { "events      none" } else { "events" })?;
     for event in &events {
@@ -78,6 +80,7 @@ pub(super) fn run(context: &Context) -> CliResult<ExitStatus> {
         "disk_free": space.free,
         "redundancy": redundancy,
         "verification": verification,
+        "scrub": scrub::document(&open)?,
         "staged": 0,
         "events": events,
     }))?;
