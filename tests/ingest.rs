@@ -57,7 +57,7 @@ impl Bench {
         let request =
             CommitRequest { items, exclude: vec![self.fixture.dir.path().to_path_buf()], cancel, lost: &|_| false };
         let writer = self.catalog.writer()?;
-        commit(&self.archive, &self.catalog, &writer, request, log)
+        commit(&self.archive, &writer, request, log)
     }
 
     /// Commits paths of the working directory to the archive's root.

@@ -9,12 +9,12 @@ use super::change::{Change, Opening};
 use super::database::{Database, Head, Use};
 use super::local::WriterLock;
 use super::{
-    CatalogError, CatalogResult, CommitSummary, ContentPlace, NewObject, ObjectRecord, Shared, SourceSignature,
+    CatalogError, CatalogResult, CommitSummary, ContentPlace, Inode, NewObject, ObjectRecord, Shared, SourceSignature,
     recovery,
 };
 use crate::base::ContentHash;
-use crate::format::Entry;
 use crate::format::journal::{FileKind, Record};
+use crate::format::{Entry, EntryPath};
 use std::cell::Cell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -41,6 +41,16 @@ struct State {
     broken: bool,
 }
 
+impl State {
+    /// Opens a transaction unless one is open.
+    fn begin(&self) -> CatalogResult<()> {
+        if self.database.connection.is_autocommit() {
+            self.database.run(|connection| connection.execute_batch("BEGIN"))?;
+        }
+        Ok(())
+    }
+}
+
 impl CatalogWriter {
     /// Takes the lock and brings the database to the journal's end.
     pub(super) fn begin(shared: &Arc<Shared>) -> CatalogResult<Self> {
@@ -59,25 +69,44 @@ impl CatalogWriter {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The state, with a transaction open in which questions are asked. They
+    /// then share one lock on the file, which costs a dozen system calls, and
+    /// the next change goes on in the same transaction. The lock is a shared
+    /// one: it keeps no reader out, and there is no other writer.
+    fn asking(&self) -> CatalogResult<MutexGuard<'_, State>> {
+        let state = self.state();
+        state.begin()?;
+        Ok(state)
+    }
+
     /// The sequence number that a manifest or bundle written now carries.
     pub fn sequence(&self) -> u64 {
         self.state().head.chain.sequence
     }
 
+    /// The node at a path, as [`Catalog::resolve`](super::Catalog::resolve) tells it.
+    pub fn resolve(&self, path: &EntryPath) -> CatalogResult<Option<Inode>> {
+        let state = self.asking()?;
+        match state.database.resolve(path)? {
+            Some(ino) => state.database.named_node(ino).map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// Where a content lies already.
     pub fn place(&self, hash: &ContentHash, size: u64) -> CatalogResult<Option<ContentPlace>> {
-        self.state().database.place(hash, size)
+        self.asking()?.database.place(hash, size)
     }
 
     /// Whether some content has this size: only then can a file of this size be a duplicate.
     pub fn has_size(&self, size: u64) -> CatalogResult<bool> {
-        self.state().database.has_size(size)
+        self.asking()?.database.has_size(size)
     }
 
     /// The content that a source file had when it was committed with this
     /// very signature, if that content is still stored.
     pub fn seen(&self, signature: &SourceSignature) -> CatalogResult<Option<(ContentHash, u64)>> {
-        self.state().database.seen(signature.get())
+        self.asking()?.database.seen(signature.get())
     }
 
     /// Records an object that is durable on the store, and the contents it
@@ -138,6 +167,7 @@ impl CatalogWriter {
 
     fn seal(&self) -> CatalogResult<()> {
         let state = self.state();
+        rollback(&state.database);
         if state.unsealed.get() && !state.broken {
             self.shared.site.files.seal()?;
             state.unsealed.set(false);
@@ -152,8 +182,8 @@ impl CatalogWriter {
         if state.broken {
             return Err(CatalogError::Interrupted);
         }
+        state.begin()?;
         let database = &state.database;
-        database.run(|connection| connection.execute_batch("BEGIN"))?;
         let opening = Opening {
             files: &self.shared.site.files,
             replica: &self.shared.site.replica,
@@ -205,6 +235,8 @@ impl CatalogWriter {
     }
 
     fn rotate(&self, state: &mut State) -> CatalogResult<()> {
+        // The new head must be durable before the old journal goes: not within a transaction.
+        rollback(&state.database);
         if !state.unsealed.get() {
             self.shared.site.files.unseal()?;
             state.unsealed.set(true);

@@ -11,7 +11,7 @@ use super::walk::{CommitItem, CommitSource, Excluded, Found, Walk, check_distinc
 use super::{IngestError, IngestResult, Problem};
 use crate::archive::{Archive, ArchiveError, ContentSource, Depth, ObjectPlan, Verdict, WriteControl, WrittenObject};
 use crate::base::{ContentHash, Digest, ObjectName};
-use crate::catalog::{Catalog, CatalogWriter, ContentPlace, Inode, NewMember, SourceSignature};
+use crate::catalog::{CatalogWriter, ContentPlace, Inode, NewMember, SourceSignature};
 use crate::format::{BundleBuilder, Entry, EntryPath, FileContent, NodeBody, NodeMeta, ObjectKind};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -55,7 +55,6 @@ impl std::fmt::Debug for CommitRequest<'_> {
 /// rest is committed. On error nothing of the commit is visible.
 pub fn commit(
     archive: &Arc<Archive>,
-    catalog: &Catalog,
     writer: &CatalogWriter,
     request: CommitRequest<'_>,
     reporter: &dyn Reporter,
@@ -67,12 +66,11 @@ pub fn commit(
         reporter.total(files, bytes);
     }
     let progress = Progress { reporter, report: Cell::default() };
-    run(archive, catalog, writer, request, &excluded, &progress).map_err(IngestError::of_commit)
+    run(archive, writer, request, &excluded, &progress).map_err(IngestError::of_commit)
 }
 
 fn run(
     archive: &Arc<Archive>,
-    catalog: &Catalog,
     writer: &CatalogWriter,
     request: CommitRequest<'_>,
     excluded: &Excluded,
@@ -80,7 +78,6 @@ fn run(
 ) -> IngestResult<CommitReport> {
     let mut commit = Commit {
         archive,
-        catalog,
         writer,
         progress,
         cancel: request.cancel,
@@ -148,7 +145,6 @@ struct FirstName {
 
 struct Commit<'a> {
     archive: &'a Arc<Archive>,
-    catalog: &'a Catalog,
     writer: &'a CatalogWriter,
     progress: &'a Progress<'a>,
     cancel: &'a AtomicBool,
@@ -228,7 +224,7 @@ impl Commit<'_> {
         if linked && self.further_name(path, identity)? {
             return Ok(());
         }
-        let existing = self.catalog.resolve(path)?;
+        let existing = self.writer.resolve(path)?;
         let changes = match body_of(source, metadata)? {
             Some(body) => {
                 let entry = Entry::Node { path: path.clone(), meta: meta_of(source, metadata)?, body };
@@ -254,7 +250,7 @@ impl Commit<'_> {
         }
         let node = |inode: Option<Inode>| inode.map(|inode| inode.node);
         let stands =
-            !self.may_overlap && !changes && node(self.catalog.resolve(path)?) == node(self.catalog.resolve(&target)?);
+            !self.may_overlap && !changes && node(self.writer.resolve(path)?) == node(self.writer.resolve(&target)?);
         if !stands {
             let entry = Entry::HardLink { path: path.clone(), target };
             self.bundler.add_row(&entry)?;
@@ -507,7 +503,7 @@ impl Commit<'_> {
     /// Commits a stream as one file.
     fn stream(&mut self, stream: &mut dyn Read, path: EntryPath, meta: NodeMeta) -> IngestResult<()> {
         let spool = Spool::fill(self.archive.store(), stream, self.cancel)?;
-        let existing = self.catalog.resolve(&path)?;
+        let existing = self.writer.resolve(&path)?;
         let subject = Subject { source: Path::new("-"), path: &path, meta, existing: existing.as_ref() };
         let content = FileContent { size: spool.len(), hash: spool.hash(), extents: None };
         if spool.is_empty() {

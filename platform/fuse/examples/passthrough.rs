@@ -2,8 +2,10 @@
 //! library, mount options and threads as BlockFrame's mount, one `pread` per
 //! request, nothing verified.
 //!
-//! `passthrough DIRECTORY MOUNTPOINT` serves the regular files directly in
-//! DIRECTORY until it is unmounted.
+//! `passthrough DIRECTORY MOUNTPOINT [refresh|keep|bypass]` serves the regular
+//! files directly in DIRECTORY until it is unmounted. The last argument says
+//! what the kernel's page cache keeps of a file from one opening to the next:
+//! nothing, all (`FOPEN_KEEP_CACHE`), or nothing ever (`FOPEN_DIRECT_IO`).
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use blockframe_api::{
@@ -26,10 +28,11 @@ const FIRST: u64 = 2;
 struct Passthrough {
     names: BTreeMap<Vec<u8>, u64>,
     files: Vec<(PathBuf, File)>,
+    cache: CachePolicy,
 }
 
 impl Passthrough {
-    fn new(directory: &Path) -> io::Result<Self> {
+    fn new(directory: &Path, cache: CachePolicy) -> io::Result<Self> {
         let mut names = BTreeMap::new();
         let mut files = Vec::new();
         for entry in fs::read_dir(directory)? {
@@ -39,7 +42,7 @@ impl Passthrough {
                 files.push((entry.path(), File::open(entry.path())?));
             }
         }
-        Ok(Self { names, files })
+        Ok(Self { names, files, cache })
     }
 
     fn file(&self, number: u64) -> VfsResult<&(PathBuf, File)> {
@@ -94,7 +97,7 @@ impl Vfs for Passthrough {
 
     fn open(&self, node: Node) -> VfsResult<OpenedFile> {
         self.file(node.number())?;
-        Ok(OpenedFile { handle: Handle::new(node.number()), cache: CachePolicy::Refresh })
+        Ok(OpenedFile { handle: Handle::new(node.number()), cache: self.cache })
     }
 
     fn read(&self, handle: Handle, offset: u64, length: u32, deliver: &mut dyn FnMut(&[u8])) -> VfsResult<()> {
@@ -150,14 +153,19 @@ impl Vfs for Passthrough {
     }
 }
 
-fn main() {
-    let mut arguments = std::env::args_os().skip(1);
+/// Serves what the command line says, until it is unmounted.
+pub fn main() {
+    let mut arguments = std::env::args_os().skip(1).skip_while(|argument| argument == "passthrough");
     let (Some(directory), Some(mountpoint)) = (arguments.next(), arguments.next()) else {
-        eprintln!("usage: passthrough DIRECTORY MOUNTPOINT");
+        eprintln!("usage: passthrough DIRECTORY MOUNTPOINT [refresh|keep|bypass]");
         std::process::exit(2);
     };
-    let vfs = Passthrough::new(Path::new(&directory)).expect("the directory can be read");
+    let cache = match arguments.next().as_deref().and_then(|word| word.to_str()) {
+        Some("keep") => CachePolicy::Keep,
+        Some("bypass") => CachePolicy::Bypass,
+        _ => CachePolicy::Refresh,
+    };
+    let vfs = Passthrough::new(Path::new(&directory), cache).expect("the directory can be read");
     let mounted = spawn(Arc::new(vfs), Path::new(&mountpoint), &MountOptions::new("passthrough")).expect("it mounts");
-    println!("ready");
     mounted.wait().expect("the session ends well");
 }

@@ -30,7 +30,7 @@ pub(super) fn run(context: &Context, args: &CommitArgs) -> CliResult<ExitStatus>
     let lost = |object: &ObjectName| matches!(open.health.verified(object), Ok(Some((_, Verdict::Unrecoverable))));
     let exclude = vec![open.directory.clone()];
     let request = CommitRequest { items, exclude, cancel: interrupt.flag(), lost: &lost };
-    let result = ingest::commit(&open.archive, &open.catalog, &writer, request, &reporter);
+    let result = ingest::commit(&open.archive, &writer, request, &reporter);
     reporter.progress.finish();
     // Also after an error: what was stored is recorded, and the next commit continues from there.
     let finished = writer.finish();

@@ -1,0 +1,183 @@
+//! One big file: sequential and random reads, against the bare pass-through filesystem.
+
+use crate::Settings;
+use crate::tools::{Dice, Figure, Mount, Table, blockframe, drop_caches, init, read_through, run, timed, write_random};
+use rustix::fs::{Advice, Mode, OFlags};
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long random reads are taken.
+const RANDOM_TIME: Duration = Duration::from_secs(4);
+
+/// A big file, plain and in an archive, and where to mount either.
+struct Bed<'a> {
+    settings: &'a Settings,
+    /// Holds the plain file alone.
+    plain: PathBuf,
+    archive: PathBuf,
+    point: PathBuf,
+}
+
+/// Who serves the file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Ours,
+    Passthrough(&'static str),
+}
+
+const PASSTHROUGH: Side = Side::Passthrough("refresh");
+
+impl Bed<'_> {
+    fn mount(&self, side: Side) -> Mount {
+        match side {
+            Side::Ours => Mount::archive(&self.archive, &self.point),
+            Side::Passthrough(cache) => Mount::passthrough(&self.plain, &self.point, cache),
+        }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.point.join("big")
+    }
+
+    /// Both sides alternately, each on a fresh mount.
+    fn alternate(&self, side: [Side; 2], prepare: &dyn Fn(Side, &Mount), work: &dyn Fn(&Path)) -> [Figure; 2] {
+        let mut takes = [Vec::new(), Vec::new()];
+        for _ in 0..self.settings.rounds {
+            for (side, takes) in side.into_iter().zip(&mut takes) {
+                drop_caches();
+                let mount = self.mount(side);
+                prepare(side, &mount);
+                takes.push(timed(Some(&mount), || work(&self.file())));
+            }
+        }
+        takes.map(Figure::median)
+    }
+
+    /// Brings the store's files, or the plain one, into the page cache, and
+    /// nothing of the mount's.
+    fn warm_store(&self, side: Side) {
+        match side {
+            Side::Ours => walk(&self.archive),
+            Side::Passthrough(_) => read_through(&self.plain.join("big")),
+        }
+    }
+}
+
+fn walk(dir: &Path) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_dir() {
+            walk(&entry.path());
+        } else {
+            read_through(&entry.path());
+        }
+    }
+}
+
+/// All figures of this part.
+pub fn measure(settings: &Settings, table: &mut Table) {
+    let dir = &settings.dir;
+    let bed = Bed { settings, plain: dir.join("plain"), archive: dir.join("big-archive"), point: dir.join("mnt") };
+    fs::create_dir_all(&bed.plain).unwrap();
+    let plain = bed.plain.join("big");
+    write_random(&plain, settings.big << 20, &mut Dice::new(2));
+    init(&bed.archive, "classic");
+    run(blockframe().arg("--archive").arg(&bed.archive).arg("commit").arg(&plain));
+    sequential(&bed, table);
+    page_cache(&bed, table);
+    random(&bed, table);
+    fs::remove_dir_all(&bed.plain).unwrap();
+    fs::remove_dir_all(&bed.archive).unwrap();
+}
+
+fn sequential(bed: &Bed<'_>, table: &mut Table) {
+    let mib = bed.settings.big;
+    let sides = [Side::Ours, PASSTHROUGH];
+    let [ours, theirs] = bed.alternate(sides, &|_, _| (), &|file| read_through(file));
+    table.rate(&format!("read {mib} MiB, disk cold, against pass-through"), &ours, &theirs, ">= 0.9");
+    let warm = |side: Side, _: &Mount| bed.warm_store(side);
+    let [ours, theirs] = bed.alternate(sides, &warm, &|file| read_through(file));
+    table.rate(&format!("read {mib} MiB, store in the page cache, against pass-through"), &ours, &theirs, ">= 0.65");
+}
+
+/// What the kernel's own cache, and bypassing it, buy.
+fn page_cache(bed: &Bed<'_>, table: &mut Table) {
+    let once = |side: Side, _: &Mount| {
+        bed.warm_store(side);
+        read_through(&bed.file());
+    };
+    let sides = [Side::Ours, Side::Passthrough("keep")];
+    let [ours, theirs] = bed.alternate(sides, &once, &|file| read_through(file));
+    table.rate(
+        "read again (KEEP_CACHE), against pass-through with KEEP_CACHE",
+        &ours,
+        &theirs,
+        "the page cache's speed",
+    );
+    let warm = |side: Side, _: &Mount| bed.warm_store(side);
+    let sides = [Side::Ours, Side::Passthrough("bypass")];
+    let [ours, theirs] = bed.alternate(sides, &warm, &|file| direct(file, 1 << 20));
+    table.rate("read once past the kernel's cache (O_DIRECT, 1 MiB), against pass-through", &ours, &theirs, "stated");
+}
+
+/// Reads a file with `O_DIRECT`, which on a FUSE mount does what `FOPEN_DIRECT_IO` does.
+fn direct(path: &Path, step: usize) {
+    let flags = OFlags::RDONLY | OFlags::DIRECT | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty()).unwrap());
+    let mut buffer = memmap2::MmapMut::map_anon(step).unwrap();
+    let mut at = 0;
+    loop {
+        match file.read_at(&mut buffer, at).unwrap() {
+            0 => return,
+            count => at += count as u64,
+        }
+    }
+}
+
+fn random(bed: &Bed<'_>, table: &mut Table) {
+    for jobs in [1, 4] {
+        let mut rates = [Vec::new(), Vec::new()];
+        for round in 0..bed.settings.rounds {
+            for (side, rates) in [Side::Ours, PASSTHROUGH].into_iter().zip(&mut rates) {
+                drop_caches();
+                let _mount = bed.mount(side);
+                rates.push(random_reads(&bed.file(), bed.settings.big << 20, jobs, round as u64));
+            }
+        }
+        let [ours, theirs] = rates.map(|mut rates| {
+            rates.sort_by(f64::total_cmp);
+            rates[rates.len() / 2]
+        });
+        table.row(
+            &format!("4 KiB random reads, cold, {jobs} at a time, against pass-through"),
+            format!("{ours:.0}/s"),
+            format!("{theirs:.0}/s"),
+            format!("{:.2}", ours / theirs),
+            ">= 0.8",
+        );
+    }
+}
+
+/// Reads of 4 KiB a second, at random places.
+fn random_reads(path: &Path, len: u64, jobs: u64, seed: u64) -> f64 {
+    let start = Instant::now();
+    let work = |job: u64| {
+        let file = File::open(path).unwrap();
+        rustix::fs::fadvise(&file, 0, None, Advice::Random).unwrap();
+        let mut dice = Dice::new(100 * seed + job);
+        let mut buffer = [0; 4096];
+        let mut count = 0;
+        while start.elapsed() < RANDOM_TIME {
+            file.read_exact_at(&mut buffer, dice.below(len / 4096) * 4096).unwrap();
+            count += 1;
+        }
+        count
+    };
+    let count: u64 = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..jobs).map(|job| scope.spawn(move || work(job))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    count as f64 / start.elapsed().as_secs_f64()
+}
