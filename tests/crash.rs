@@ -14,7 +14,7 @@ use blockframe::base::SystemClock;
 use blockframe::catalog::Catalog;
 use blockframe::format::layout::TMP_DIR;
 use blockframe::ingest::{CommitItem, CommitRequest, commit};
-use blockframe::store::{BlockStore, Fault, FaultStore, MemoryStore, Operation, StoreErrorKind};
+use blockframe::store::{BlockStore, Fault, FaultStore, MemoryStore, Operation, StoreErrorKind, is_temporary_name};
 use blockframe::vfs::{ArchiveVfs, VfsLimits};
 use kit::program::{Outcome, Place, can_mount};
 use kit::view::{self, Picture, difference};
@@ -119,7 +119,9 @@ impl Scene {
     }
 
     fn temporary_files(&self) -> usize {
-        files_below(&self.place.archive()).keys().filter(|path| path.starts_with(TMP_DIR)).count()
+        let files = files_below(&self.place.archive());
+        let half = |path: &Path| is_temporary_name(&path.file_name().unwrap().to_string_lossy());
+        files.keys().filter(|path| path.starts_with(TMP_DIR) || half(path)).count()
     }
 
     /// Nothing is damaged, and nothing is left over.
@@ -377,7 +379,7 @@ fn crash_of_the_store_at_any_operation_of_a_commit_shows_all_of_it_or_nothing() 
             let request =
                 CommitRequest { items, exclude: Vec::new(), cancel: &AtomicBool::new(false), lost: &|_| false };
             let writer = catalog.writer().unwrap();
-            commit(&archive, &catalog, &writer, request, &()).is_ok_and(|report| report.failed == 0)
+            commit(&archive, &writer, request, &()).is_ok_and(|report| report.failed == 0)
         };
         drop((archive, catalog));
         memory.crash(nth);
