@@ -367,43 +367,56 @@ fn crash_of_the_store_at_any_operation_of_a_commit_shows_all_of_it_or_nothing() 
     view::commit_paths(&archive, &catalog, &[&old]);
     drop(catalog);
     let mut seen = [0, 0];
+    let mut operations = 0;
     for nth in 1.. {
-        let memory = Arc::new(begin.fork());
-        let home = scratch();
-        copy(begin_home.path(), home.path());
-        let faults = Arc::new(FaultStore::new(memory.clone(), nth));
-        let (archive, catalog) = open(faults.clone(), home.path());
-        faults.inject(Fault::fail(StoreErrorKind::Io).on(&Operation::CHANGES).from_nth(nth));
-        let done = {
-            let items = vec![CommitItem::from_path(new.clone(), &Default::default()).unwrap()];
-            let request =
-                CommitRequest { items, exclude: Vec::new(), cancel: &AtomicBool::new(false), lost: &|_| false };
-            let writer = catalog.writer().unwrap();
-            commit(&archive, &writer, request, &()).is_ok_and(|report| report.failed == 0)
-        };
-        drop((archive, catalog));
-        memory.crash(nth);
-        // With the database as it was then, and with none.
-        for lost_home in [false, true] {
-            let home = if lost_home { scratch() } else { copy_of(home.path()) };
-            let memory = Arc::new(memory.fork());
-            let found = picture(memory.clone(), home.path());
-            let visible = found.contains_key(b"new".as_slice());
-            seen[usize::from(visible)] += 1;
-            assert!(visible || !done, "operation {nth}, database lost: {lost_home}: a finished commit is gone");
-            if let Some(difference) = difference(if visible { &both } else { &first }, &found) {
-                panic!("operation {nth}, database lost: {lost_home}:\n{difference}");
+        // The operation at which the store stops is not done, or done and not told.
+        let done = [false, true].map(|untold| {
+            let memory = Arc::new(begin.fork());
+            let home = copy_of(begin_home.path());
+            let faults = Arc::new(FaultStore::new(memory.clone(), nth));
+            let (archive, catalog) = open(faults.clone(), home.path());
+            let rest = Fault::fail(StoreErrorKind::Io).on(&Operation::CHANGES);
+            if untold {
+                faults.inject(Fault::fail_after(StoreErrorKind::Io).on(&Operation::CHANGES).from_nth(nth).times(1));
+                faults.inject(rest.from_nth(nth + 1));
+            } else {
+                faults.inject(rest.from_nth(nth));
             }
-            let (archive, catalog) = open(memory.clone(), home.path());
-            view::commit_paths(&archive, &catalog, &[&new]);
+            let done = {
+                let items = vec![CommitItem::from_path(new.clone(), &Default::default()).unwrap()];
+                let cancel = AtomicBool::new(false);
+                let request = CommitRequest { items, exclude: Vec::new(), cancel: &cancel, lost: &|_| false };
+                let writer = catalog.writer().unwrap();
+                commit(&archive, &writer, request, &()).is_ok_and(|report| report.failed == 0)
+            };
             drop((archive, catalog));
-            assert_eq!(difference(&both, &picture(memory, home.path())), None, "operation {nth}");
-        }
-        if done {
-            println!("{nth} operations; invisible, visible: {seen:?}");
-            return;
+            memory.crash(nth);
+            // With the database as it was then, and with none.
+            for lost_home in [false, true] {
+                let what = format!("operation {nth}, done but untold: {untold}, database lost: {lost_home}");
+                let home = if lost_home { scratch() } else { copy_of(home.path()) };
+                let memory = Arc::new(memory.fork());
+                let found = picture(memory.clone(), home.path());
+                let visible = found.contains_key(b"new".as_slice());
+                seen[usize::from(visible)] += 1;
+                assert!(visible || !done, "{what}: a finished commit is gone");
+                if let Some(difference) = difference(if visible { &both } else { &first }, &found) {
+                    panic!("{what}:\n{difference}");
+                }
+                let (archive, catalog) = open(memory.clone(), home.path());
+                view::commit_paths(&archive, &catalog, &[&new]);
+                drop((archive, catalog));
+                assert_eq!(difference(&both, &picture(memory, home.path())), None, "{what}");
+            }
+            done
+        });
+        if done == [true, true] {
+            operations = nth;
+            break;
         }
     }
+    println!("{operations} operations; invisible, visible: {seen:?}");
+    assert!(operations > 50 && seen[1] > 2);
 }
 
 fn copy_of(directory: &Path) -> tempfile::TempDir {
