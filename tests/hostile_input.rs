@@ -5,7 +5,12 @@
 
 mod kit;
 
-use blockframe::format::sealed_json;
+use blockframe::archive::{ObjectPlan, WriteControl};
+use blockframe::base::Digest;
+use blockframe::catalog::{RebuildSource, rebuild};
+use blockframe::format::{
+    BundleBuilder, BundleTable, Entry, EntryPath, FileContent, NodeBody, NodeMeta, ObjectKind, sealed_json,
+};
 use kit::program::{Place, can_mount};
 use kit::view::{self, difference};
 use kit::{content, files_below};
@@ -133,8 +138,8 @@ fn a_file_that_cannot_be_read_is_named_and_the_rest_is_committed() {
     fs::write(place.path("tree/good"), "good").unwrap();
     fs::write(place.path("tree/secret"), "secret").unwrap();
     fs::write(place.path("tree/closed/inside"), "inside").unwrap();
-    fs::set_permissions(place.path("tree/secret"), PermissionsExt::from_mode(0)).unwrap();
-    fs::set_permissions(place.path("tree/closed"), PermissionsExt::from_mode(0)).unwrap();
+    fs::set_permissions(place.path("tree/secret"), PermissionsExt::from_mode(0o000)).unwrap();
+    fs::set_permissions(place.path("tree/closed"), PermissionsExt::from_mode(0o000)).unwrap();
     let mut command = place.command(["commit", "tree"]);
     if rustix::process::geteuid().is_root() {
         // Root may read everything, so somebody else does it.
@@ -298,6 +303,8 @@ fn names_that_are_too_long_are_told_and_the_rest_is_committed() {
     place.run(["commit", "src", "--to", "../../up"]).told(2, &[".."]);
 }
 
+type Change = Box<dyn Fn(&mut Value)>;
+
 /// Damages each copy of an object's manifest in the same way.
 fn replace_manifests(place: &Place, object: &Path, change: &dyn Fn(&mut Value)) {
     let bytes = fs::read(object.join("manifest.json")).unwrap();
@@ -315,7 +322,7 @@ fn a_hostile_manifest_harms_its_object_alone() {
     let bytes = fs::read(object.join("manifest.json")).unwrap();
     let good: Value = serde_json::from_slice(&bytes).unwrap();
     println!("{}", serde_json::to_string_pretty(&good).unwrap());
-    let mut cases: Vec<(String, Box<dyn Fn(&mut Value)>)> = Vec::new();
+    let mut cases: Vec<(String, Change)> = Vec::new();
     // Every number anywhere in it, one after the other, becomes each of these.
     let numbers = paths_of(&good, &|value| value.is_number());
     assert!(numbers.len() > 8, "{numbers:?}");
@@ -353,8 +360,20 @@ fn a_hostile_manifest_harms_its_object_alone() {
         if let Some(difference) = difference(&view::of_source("src", &place.path("src")), &found) {
             panic!("{what}:\n{difference}");
         }
-        for copy in ["manifest.json", "manifest.copy.json"] {
-            fs::write(object.join(copy), &bytes).unwrap();
+        // Nor does a rebuild from the objects alone fall for it.
+        let (archive, catalog) = view::open(&place.archive());
+        drop(catalog);
+        rebuild(&place.archive(), &archive, RebuildSource::Objects).unwrap_or_else(|error| panic!("{what}: {error}"));
+        let rebuilt = view::of_archive(&place.archive());
+        for name in [b"src/small".as_slice(), b"src/two"] {
+            assert_eq!(rebuilt.get(name), found.get(name), "{what}");
+        }
+        for file in files_below(&place.archive()).keys().filter(|file| !pristine.contains_key(*file)) {
+            fs::remove_file(place.archive().join(file)).unwrap();
+        }
+        let changed = |file: &&PathBuf| file.starts_with(".blockframe") || file.to_string_lossy().contains("manifest");
+        for file in pristine.keys().filter(changed) {
+            fs::write(place.archive().join(file), &pristine[file]).unwrap();
         }
     }
     assert_eq!(files_below(place.directory.path()).len(), outside, "something was made outside");
@@ -486,4 +505,78 @@ fn another_archive_s_object_is_not_taken_for_ours() {
     assert!(rebuilt.stdout().contains("theirs_"), "{}{}", rebuilt.stdout(), rebuilt.stderr());
     is_whole(&place, "with a foreign object");
     assert!(here.join("manifest.json").is_file(), "what is not ours was removed");
+}
+
+/// A file's entry of this content.
+fn file_entry(path: &str, bytes: &[u8]) -> Entry {
+    let body = NodeBody::File(FileContent { size: bytes.len() as u64, hash: Digest::of(bytes), extents: None });
+    Entry::Node { path: EntryPath::new(path).unwrap(), meta: NodeMeta::default(), body }
+}
+
+/// The bundle's content with some bytes replaced by as many others, sealed again.
+fn tampered(mut content: Vec<u8>, from: &[u8], to: &[u8]) -> Vec<u8> {
+    assert_eq!(from.len(), to.len());
+    let places: Vec<usize> = (0..content.len() - from.len()).filter(|at| content[*at..].starts_with(from)).collect();
+    assert!(!places.is_empty());
+    for at in places {
+        content[at..at + to.len()].copy_from_slice(to);
+    }
+    let place = BundleTable::locate(content.len() as u64, &content).unwrap();
+    let end = place.end() as usize - Digest::LEN;
+    let hash = Digest::of(&content[place.start() as usize..end]);
+    content[end..end + Digest::LEN].copy_from_slice(hash.as_bytes());
+    content
+}
+
+#[test]
+fn a_hostile_bundle_harms_no_name_but_its_own() {
+    let good = {
+        let mut bundle = BundleBuilder::new();
+        bundle.add_member(&file_entry("good/file", b"good"), b"good").unwrap();
+        bundle.finish()
+    };
+    let evil = |path: &str| {
+        let mut bundle = BundleBuilder::new();
+        bundle.add_member(&file_entry(path, b"evil"), b"evil").unwrap();
+        bundle.finish()
+    };
+    let links = {
+        let link = |path: &str, target: &str| Entry::HardLink {
+            path: EntryPath::new(path).unwrap(),
+            target: EntryPath::new(target).unwrap(),
+        };
+        let mut bundle = BundleBuilder::new();
+        for (path, target) in [("a", "b"), ("b", "a"), ("self", "self"), ("gone", "nowhere"), ("top", "good")] {
+            bundle.add_row(&link(path, target));
+        }
+        bundle.add_member(&file_entry("good", b"a file where a directory is"), b"a file where a directory is").unwrap();
+        bundle.add_member(&file_entry("good/file/below", b"evil"), b"evil").unwrap();
+        bundle.finish()
+    };
+    let hostile = [
+        ("climbs", tampered(evil("aa/evil"), b"aa/evil", b"../evil")),
+        ("stays", tampered(evil("aa/a/evil"), b"aa/a/evil", b"aa/./evil")),
+        ("is absolute", tampered(evil("atmp/evil"), b"atmp/evil", b"/tmp/evil")),
+        ("has a NUL", tampered(evil("aa/evil"), b"aa/evil", b"aa/\0vil")),
+        ("links in circles", links),
+    ];
+    for (what, content) in hostile {
+        let fixture = kit::Fixture::new(kit::tiny_descriptor());
+        let put = |name: &str, content: &Vec<u8>, sequence| {
+            let plan = ObjectPlan { readable: name.into(), kind: ObjectKind::Bundle, sequence, entry: None };
+            let control = WriteControl { progress: &|_| {}, cancel: &false.into() };
+            fixture.archive.write_object(content, &plan, &control).unwrap();
+        };
+        put("good", &good, 1);
+        put("evil", &content, 2);
+        let found = view::of_archive(fixture.dir.path());
+        for path in found.keys().map(|path| String::from_utf8_lossy(path).into_owned()) {
+            assert!(!path.contains("..") && !path.contains("evil") && !path.contains("vil"), "{what}: {path} is there");
+        }
+        if what != "links in circles" {
+            let seen = found.get(b"good/file".as_slice()).unwrap_or_else(|| panic!("{what}: {found:?}"));
+            assert_eq!(seen.content, Some(Ok(b"good".to_vec())), "{what}");
+        }
+        println!("{what}: {:?}", found.keys().map(|path| String::from_utf8_lossy(path)).collect::<Vec<_>>());
+    }
 }
