@@ -377,7 +377,7 @@ fn crash_of_the_store_at_any_operation_of_a_commit_shows_all_of_it_or_nothing() 
             let request =
                 CommitRequest { items, exclude: Vec::new(), cancel: &AtomicBool::new(false), lost: &|_| false };
             let writer = catalog.writer().unwrap();
-            commit(&archive, &catalog, &writer, request, &()).is_ok_and(|report| report.failed == 0)
+            commit(&archive, &writer, request, &()).is_ok_and(|report| report.failed == 0)
         };
         drop((archive, catalog));
         memory.crash(nth);

@@ -185,7 +185,7 @@ pub fn commit_paths(archive: &Arc<Archive>, catalog: &Catalog, paths: &[&Path]) 
         lost: &|_| false,
     };
     let writer = catalog.writer().unwrap();
-    let report = commit(archive, catalog, &writer, request, &()).unwrap();
+    let report = commit(archive, &writer, request, &()).unwrap();
     writer.finish().unwrap();
     assert_eq!(report.failed, 0);
 }
