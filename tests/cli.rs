@@ -311,12 +311,15 @@ fn gc_removes_leftovers_and_nothing_else() {
     let leftover = at.join("arch/.blockframe/tmp/object-left");
     fs::create_dir_all(&leftover).unwrap();
     fs::write(leftover.join("data.dat"), "half").unwrap();
+    // No process has so high a number.
+    let half = stored(at, ".blockframe-tmp-2147483646-3");
+    fs::write(&half, "half").unwrap();
     fs::write(at.join("arch/README"), "mine").unwrap();
     fs::create_dir(at.join("arch/holiday")).unwrap();
     assert!(ok(at, &["-a", "arch", "gc", "--dry-run"]).contains("object-left"));
     assert!(leftover.exists(), "a dry run removed something");
     ok(at, &["-a", "arch", "gc"]);
-    assert!(!leftover.exists());
+    assert!(!leftover.exists() && !half.exists());
     assert!(at.join("arch/README").exists() && at.join("arch/holiday").exists(), "gc touched what is not ours");
     ok(at, &["-a", "arch", "health"]);
 }

@@ -226,7 +226,10 @@ impl LoadedConfig {
         let text = std::fs::read_to_string(file).map_err(|error| {
             let hint = match error.kind() {
                 io::ErrorKind::NotFound => "; copy config.toml.example there, or name another file with --config",
-                io::ErrorKind::InvalidData => "; a configuration is UTF-8 text",
+                io::ErrorKind::InvalidData => {
+                    let what = format!("the configuration {} is not UTF-8 text", file.display());
+                    return CliError::new(ErrorClass::Invalid, what);
+                }
                 _ => "",
             };
             CliError::io(format!("cannot read the configuration {}{hint}", file.display()), error)

@@ -109,6 +109,10 @@ impl Context {
             ),
             _ => CliError::io(format!("cannot open the archive {}", directory.display()), error),
         })?;
+        if directory.is_file() {
+            let what = format!("{} is not a directory, so no archive; name its directory", directory.display());
+            return Err(CliError::new(ErrorClass::Unavailable, what));
+        }
         let store = Arc::new(LocalStore::open(&directory)?);
         let seen = Arc::new(Seen::default());
         let archive = Arc::new(Archive::open(store, Arc::new(SystemClock), seen.clone())?);

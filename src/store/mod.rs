@@ -15,7 +15,7 @@ pub use fault::{Counters, Fault, FaultStore, Operation};
 pub use key::{KeyError, StoreKey};
 pub use local::LocalStore;
 pub use memory::MemoryStore;
-pub use publish::{is_temporary_name, publish_file, sync_directory};
+pub use publish::{is_leftover_name, is_temporary_name, publish_file, sync_directory};
 
 use std::fmt::Debug;
 use std::sync::Arc;

@@ -25,6 +25,25 @@ pub fn is_temporary_name(name: &str) -> bool {
     name.starts_with(TEMPORARY_PREFIX)
 }
 
+/// Whether a name is that of a file that a crash left behind: no process of the number in it runs here. Should a
+/// machine that shares the store be writing it, its write fails and the old file stays.
+pub fn is_leftover_name(name: &str) -> bool {
+    let process = name.strip_prefix(TEMPORARY_PREFIX).and_then(|rest| rest.split('-').next()?.parse().ok());
+    process.is_some_and(|process| !is_running(process))
+}
+
+#[cfg(unix)]
+fn is_running(process: i32) -> bool {
+    use rustix::process::{Pid, test_kill_process};
+    // Another user's process may not be signalled, but is there.
+    Pid::from_raw(process).is_some_and(|pid| test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
+}
+
+#[cfg(not(unix))]
+fn is_running(_process: i32) -> bool {
+    true
+}
+
 /// Makes the file at `path` have exactly `bytes`, durably. Its directory must exist.
 ///
 /// On error the file has what it had before; only when the directory could
@@ -135,6 +154,18 @@ mod tests {
         let (_, second) = create_temporary(&open).unwrap();
         assert_ne!(first, second);
         assert!(names(directory.path()).iter().all(|name| is_temporary_name(name)));
+    }
+
+    #[test]
+    fn only_what_a_dead_process_left_is_a_leftover() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let dead = child.id();
+        child.wait().unwrap();
+        assert!(is_leftover_name(&format!("{TEMPORARY_PREFIX}{dead}-0")));
+        assert!(!is_leftover_name(&format!("{TEMPORARY_PREFIX}{}-0", std::process::id())));
+        for foreign in ["manifest.json", TEMPORARY_PREFIX, ".blockframe-tmp-x-1", ".blockframe-tmp--1-0"] {
+            assert!(!is_leftover_name(foreign), "{foreign}");
+        }
     }
 
     #[test]

@@ -9,8 +9,8 @@ use crate::cli::error::CliResult;
 use crate::cli::exit::ExitStatus;
 use crate::cli::units;
 use crate::format::ObjectKind;
-use crate::format::layout::{QUARANTINE_DIR, TMP_DIR};
-use crate::store::{BlockStore, StoreError, StoreKey};
+use crate::format::layout::{PRIVATE_DIR, QUARANTINE_DIR, TMP_DIR};
+use crate::store::{BlockStore, StoreError, StoreKey, is_leftover_name};
 use serde::Serialize;
 use std::collections::HashSet;
 
@@ -44,7 +44,7 @@ pub(super) fn run(context: &Context, args: &GcArgs) -> CliResult<ExitStatus> {
         out.json(leftover)?;
         out.line(line)
     };
-    for path in below(&**store, TMP_DIR)? {
+    for path in below(&**store, TMP_DIR)?.into_iter().chain(half_written(&**store)?) {
         tell(&Leftover::Temporary { path: path.to_string() }, format!("unfinished   {path}"), 0)?;
         remove(&**store, &path, args.dry_run)?;
     }
@@ -143,6 +143,30 @@ fn below(store: &dyn BlockStore, directory: &str) -> CliResult<Vec<StoreKey>> {
     let directory = key(store, directory)?;
     let names = store.list(Some(&directory))?;
     names.iter().map(|listed| key(store, &format!("{directory}/{}", listed.name))).collect()
+}
+
+/// Files that were being replaced, as healing does it beside the old one, when their process ended.
+fn half_written(store: &dyn BlockStore) -> CliResult<Vec<StoreKey>> {
+    let mut found = Vec::new();
+    let mut todo = vec![None];
+    while let Some(directory) = todo.pop() {
+        for listed in store.list(directory.as_ref())? {
+            let path = match &directory {
+                Some(directory) => key(store, &format!("{directory}/{}", listed.name))?,
+                None => key(store, &listed.name)?,
+            };
+            let is_ours =
+                directory.is_some() || listed.name == PRIVATE_DIR || listed.name.parse::<ObjectName>().is_ok();
+            if listed.is_prefix {
+                if is_ours && ![TMP_DIR, QUARANTINE_DIR].contains(&path.as_str()) {
+                    todo.push(Some(path));
+                }
+            } else if is_leftover_name(&listed.name) {
+                found.push(path);
+            }
+        }
+    }
+    Ok(found)
 }
 
 fn remove(store: &dyn BlockStore, key: &StoreKey, dry_run: bool) -> CliResult<()> {
