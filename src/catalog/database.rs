@@ -132,6 +132,18 @@ impl Database {
         query(&self.connection).map_err(|source| self.failed(source))
     }
 
+    /// Runs queries that all see the same state, at the price of one lock on the file.
+    pub(super) fn in_one_state<T>(&self, queries: impl FnOnce(&Self) -> CatalogResult<T>) -> CatalogResult<T> {
+        let step = |sql| self.run(|connection| connection.prepare_cached(sql)?.execute([]));
+        step("BEGIN")?;
+        let outcome = queries(self);
+        // Nothing was changed, so either way of ending it is right; an error may have ended it already.
+        let ended = if self.connection.is_autocommit() { Ok(0) } else { step("ROLLBACK") };
+        let outcome = outcome?;
+        ended?;
+        Ok(outcome)
+    }
+
     /// An error of SQLite. What a damaged file causes is told apart.
     pub(super) fn failed(&self, source: rusqlite::Error) -> CatalogError {
         use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};

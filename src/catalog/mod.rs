@@ -129,7 +129,7 @@ impl Catalog {
     }
 
     fn read<T>(&self, query: impl FnOnce(&Database) -> CatalogResult<T>) -> CatalogResult<T> {
-        self.shared.pool.with(query)
+        self.shared.pool.with(|database| database.in_one_state(query))
     }
 
     /// The entry `name` of directory `parent`.

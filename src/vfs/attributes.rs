@@ -12,6 +12,9 @@ use std::fmt::Debug;
 use std::time::{Duration, UNIX_EPOCH};
 
 const PREFIX: &[u8] = b"user.blockframe.";
+/// On the root, and not listed: the process that serves the mount, in decimal.
+/// `umount` waits for its end, so that the disk below is free afterwards.
+pub const DAEMON: &str = "user.blockframe.daemon";
 /// The attributes of every regular file, without the prefix.
 const VIRTUAL: [&[u8]; 5] = [b"hash", b"tier", b"state", b"verified_at", b"object"];
 

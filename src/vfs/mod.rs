@@ -11,6 +11,7 @@ mod read_ahead;
 mod reader;
 mod space;
 
+pub use attributes::DAEMON;
 pub use attributes::HealthSource;
 pub use reader::ReadAheadLimits;
 
@@ -204,6 +205,9 @@ impl Vfs for ArchiveVfs {
     }
 
     fn extended_attribute(&self, node: Node, name: &[u8]) -> VfsResult<Vec<u8>> {
+        if node == Node::ROOT && name == DAEMON.as_bytes() {
+            return Ok(std::process::id().to_string().into_bytes());
+        }
         self.xattr(&self.inode(node)?, name)
     }
 

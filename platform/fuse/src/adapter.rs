@@ -167,8 +167,9 @@ impl Filesystem for Adapter {
         for capability in [
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_ASYNC_DIO,
+            // Always, not by the kernel's guess (READDIRPLUS_AUTO): `find -size`, `ls -l` and `tar` read a whole
+            // directory before they look at its entries, and would look up every one by itself.
             InitFlags::FUSE_DO_READDIRPLUS,
-            InitFlags::FUSE_READDIRPLUS_AUTO,
             InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
             InitFlags::FUSE_EXPORT_SUPPORT,
         ] {
