@@ -3,7 +3,7 @@
 //!
 //! One byte at a time, everywhere: all bytes of short files, of longer ones a
 //! prime stride that reaches every structure in them. `BLOCKFRAME_EVERY_BYTE=1`
-//! flips all bytes of all files (an hour).
+//! flips all bytes of all files (hours).
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
