@@ -90,7 +90,9 @@ pub fn of_source(name: &str, root: &Path) -> Picture {
             let value = |name: std::ffi::OsString| {
                 (name.as_bytes().to_vec(), xattr::get(&file, &name).unwrap().unwrap_or_default())
             };
-            xattr::list(&file).unwrap().map(value).collect()
+            // What a mount of ours adds is no part of the tree.
+            let is_stored = |name: &std::ffi::OsString| !name.as_bytes().starts_with(b"user.blockframe.");
+            xattr::list(&file).unwrap().filter(is_stored).map(value).collect()
         };
         let target = kind.is_symlink().then(|| fs::read_link(&file).unwrap());
         let (links, size) = if directory { (0, 0) } else { (found.nlink(), found.size()) };
