@@ -10,7 +10,7 @@
 //! figures (it drops the page cache), `borg` for its comparison.
 //!
 //! Baselines and ours are taken alternately, `rounds` times; the table shows
-//! the medians.
+//! the medians, and as ratio the median of the rounds' ratios.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod big;

@@ -79,7 +79,7 @@ pub fn measure(settings: &Settings, table: &mut Table) {
                 assert_eq!(fs::read_dir(&point).unwrap().count(), 2);
             }));
         }
-        let seconds = Figure::median(takes).seconds;
+        let seconds = Figure::median(&takes).seconds;
         let state = if cold { "disk cold" } else { "warm" };
         let what = format!("mount of {count} files answers, {state}");
         table.row(&what, format!("{:.0} ms", seconds * 1000.0), String::new(), String::new(), "< 1 s");
@@ -104,7 +104,7 @@ fn find(settings: &Settings, archive: &Path, point: &Path, table: &mut Table) {
         memory = mount.memory().max(memory);
     }
     for (what, takes) in [("find", names), ("find with size and time of each", long)] {
-        let figure = Figure::median(takes);
+        let figure = Figure::median(&takes);
         table.row(
             &format!("{what}, cold, {} files", settings.names),
             format!("{:.2} s, {:.2} CPU s", figure.seconds, figure.cpu),

@@ -2,7 +2,8 @@
 
 use crate::Settings;
 use crate::tools::{
-    Dice, Figure, Mount, Table, blockframe, drop_caches, init, installed, run, shell, timed, usage, write_random,
+    Dice, Figure, Mount, Table, blockframe, drop_caches, init, installed, paired, run, shell, timed, usage,
+    write_random,
 };
 use blockframe::base::{ArchiveId, Timestamp};
 use blockframe::format::{ArchiveDescriptor, Profile};
@@ -87,7 +88,7 @@ fn commits(settings: &Settings, profile: Profile, archive: &Path, table: &mut Ta
     }
     let target = if profile == Profile::Compact { ">= 0.8" } else { "stated" };
     let what = format!("{}: commit of {} small files, against cp -r + sync", profile.name(), settings.files);
-    table.rate(&what, &Figure::median(ours), &Figure::median(copies), target);
+    table.rate(&what, &ours, &copies, target);
 }
 
 fn borg(dir: &Path) -> Command {
@@ -125,21 +126,15 @@ fn read_back(settings: &Settings, profile: Profile, archive: &Path, repository: 
         extracts.push(timed(None, || run(borg(dir).current_dir(&out).args(["extract", &target]))));
         fs::remove_dir_all(&out).unwrap();
     }
-    let ours = Figure::median(ours);
     let name = profile.name();
-    table.rate(
-        &format!("{name}: tar of them through the mount, cold, against the source tree"),
-        &ours,
-        &Figure::median(plain),
-        "stated",
-    );
+    let what = format!("{name}: tar of them through the mount, cold, against the source tree");
+    table.rate(&what, &ours, &plain, "stated");
     if !extracts.is_empty() {
-        let extract = Figure::median(extracts);
         table.row(
             &format!("{name}: the same against borg extract"),
-            format!("{:.2} s, {:.2} CPU s", ours.seconds, ours.cpu),
-            format!("{:.2} s, {:.2} CPU s", extract.seconds, extract.cpu),
-            format!("{:.2} of its time", ours.seconds / extract.seconds),
+            Figure::median(&ours).show(),
+            Figure::median(&extracts).show(),
+            format!("{:.2} of its time", 1.0 / paired(&ours, &extracts)),
             "<= 1.5",
         );
     }

@@ -20,10 +20,12 @@ impl Table {
         self.rows.push([what.into(), ours, baseline, ratio, target.into()]);
     }
 
-    /// A rate's row: seconds of ours and of the baseline, for the same work.
-    pub fn rate(&mut self, what: &str, ours: &Figure, baseline: &Figure, target: &str) {
-        let ratio = format!("{:.2}", baseline.seconds / ours.seconds);
-        self.row(what, ours.show(), baseline.show(), ratio, target);
+    /// A rate's row: takes of ours and of the baseline, of the same work. The
+    /// ratio is the median of the rounds' ratios, so that what slows the
+    /// machine for a while slows both sides of it.
+    pub fn rate(&mut self, what: &str, ours: &[Figure], baseline: &[Figure], target: &str) {
+        let ratio = format!("{:.2}", paired(ours, baseline));
+        self.row(what, Figure::median(ours).show(), Figure::median(baseline).show(), ratio, target);
     }
 
     /// As Markdown.
@@ -45,15 +47,25 @@ pub struct Figure {
 }
 
 impl Figure {
-    fn show(&self) -> String {
+    /// For the table.
+    pub fn show(&self) -> String {
         format!("{:.2} s, {:.2} CPU s", self.seconds, self.cpu)
     }
 
     /// The take in the middle by wall time.
-    pub fn median(mut takes: Vec<Figure>) -> Figure {
+    pub fn median(takes: &[Figure]) -> Figure {
+        let mut takes = takes.to_vec();
         takes.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
         takes[takes.len() / 2]
     }
+}
+
+/// How many times faster than the baseline: the median over the rounds.
+pub fn paired(ours: &[Figure], baseline: &[Figure]) -> f64 {
+    let mut ratios: Vec<f64> =
+        ours.iter().zip(baseline).map(|(ours, baseline)| baseline.seconds / ours.seconds).collect();
+    ratios.sort_by(f64::total_cmp);
+    ratios[ratios.len() / 2]
 }
 
 /// User and system time of this process and of its children that have ended, seconds.
