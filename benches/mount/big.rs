@@ -44,12 +44,13 @@ impl Bed<'_> {
     /// Both sides alternately, each on a fresh mount.
     fn alternate(&self, side: [Side; 2], prepare: &dyn Fn(Side, &Mount), work: &dyn Fn(&Path)) -> [Vec<Figure>; 2] {
         let mut takes = [Vec::new(), Vec::new()];
-        for _ in 0..self.settings.rounds {
-            for (side, takes) in side.into_iter().zip(&mut takes) {
+        for round in 0..self.settings.rounds {
+            // Each side is the first in every other round.
+            for at in if round % 2 == 0 { [0, 1] } else { [1, 0] } {
                 drop_caches();
-                let mount = self.mount(side);
-                prepare(side, &mount);
-                takes.push(timed(Some(&mount), || work(&self.file())));
+                let mount = self.mount(side[at]);
+                prepare(side[at], &mount);
+                takes[at].push(timed(Some(&mount), || work(&self.file())));
             }
         }
         takes
