@@ -79,6 +79,17 @@ impl Object {
         Ok(VerifiedRange::new(range, whole, 0))
     }
 
+    /// Tells the store that a range of the content (cut at its end) is going
+    /// to be read soon. Reads nothing itself, and reports nothing.
+    pub fn will_read(&self, range: ContentRange) {
+        for piece in self.manifest.geometry().pieces(range) {
+            let block = self.manifest.geometry().block(BlockId::Data(piece.block));
+            if let Some(file) = block.and_then(|block| self.shard_file(&block, piece.shard).ok()) {
+                file.will_read(piece.range.start(), piece.range.len());
+            }
+        }
+    }
+
     /// Reads the leaves around a piece of one shard into `buffer`. Returns
     /// where in the buffer the piece begins.
     fn read_piece(&self, piece: &Piece, buffer: &mut Vec<u8>) -> ArchiveResult<usize> {

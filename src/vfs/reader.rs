@@ -25,8 +25,9 @@ thread_local! {
 /// How much is read ahead, in bytes; 0: nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadAheadLimits {
-    /// Within a file that is an object of its own. The operating system reads
-    /// ahead for these already.
+    /// Within a file that is an object of its own: what the store is told of in
+    /// advance. The operating system reads ahead within one segment's file,
+    /// and begins anew with each (`cargo bench --bench mount -- only=big`).
     pub file: u64,
     /// Within a bundle, over the borders of the files in it: the operating
     /// system cannot know that the next small file lies behind this one.
@@ -35,7 +36,7 @@ pub struct ReadAheadLimits {
 
 impl Default for ReadAheadLimits {
     fn default() -> Self {
-        Self { file: 0, bundle: 4 << 20 }
+        Self { file: 8 << 20, bundle: 4 << 20 }
     }
 }
 
@@ -76,13 +77,13 @@ impl Reader {
         range: ContentRange,
         deliver: &mut dyn FnMut(&[u8]),
     ) -> ArchiveResult<()> {
-        let window = match object.manifest().kind {
-            ObjectKind::File => self.limits.file,
-            ObjectKind::Bundle => self.limits.bundle,
-        };
-        if window == 0 {
+        if object.manifest().kind == ObjectKind::File {
+            if let Advice::Ahead(ahead) = stream.observe(range, self.limits.file) {
+                object.will_read(ahead);
+            }
             return exact(object, range, deliver);
         }
+        let window = self.limits.bundle;
         match stream.observe(range, window) {
             Advice::Ahead(ahead) => {
                 self.read_ahead.order(object, ahead);
