@@ -42,10 +42,15 @@ impl ContentSource for FileSource {
 }
 
 /// User and system time of this process, seconds.
-fn cpu() -> f64 {
+fn times() -> [f64; 2] {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
-    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
+    [11, 12].map(|field| fields[field].parse::<f64>().unwrap() / 100.0)
+}
+
+/// Both of them.
+fn cpu() -> f64 {
+    times().iter().sum()
 }
 
 /// Peak resident memory of this process, MiB.
@@ -120,15 +125,18 @@ fn commits(dir: &Path, input: &Path) -> (Archive, ObjectRef) {
         drop_caches();
         std::io::copy(&mut File::open(input).unwrap(), &mut io::sink()).unwrap();
         let archive = archive(&dir.join(profile.name()), profile);
+        let [user, _] = times();
         let (reference, seconds, used) = timed(|| commit(&archive, input));
+        let user = times()[0] - user;
         let stored = archive.object(&reference).unwrap().manifest().geometry().stored_len();
         let baseline = copy_baseline(input, dir, stored);
         println!(
-            "commit {} {:.1} GiB: {:.2} GiB/s of input, {:.2} CPU s/GiB, peak RSS {} MiB; ratio to cp + sync of the same bytes {:.2}",
+            "commit {} {:.1} GiB: {:.2} GiB/s of input, {:.2} CPU s/GiB ({:.2} of it not in the kernel), peak RSS {} MiB; ratio to cp + sync of the same bytes {:.2}",
             profile.name(),
             gib(len),
             gib(len) / seconds,
             used / gib(len),
+            user / gib(len),
             peak_rss(),
             baseline / seconds
         );

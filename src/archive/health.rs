@@ -16,7 +16,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes of a shard that are read at once.
-const READ: u64 = 1024 * 1024;
+const READ: u64 = 256 * 1024;
 
 /// How closely to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
