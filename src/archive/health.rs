@@ -17,6 +17,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes of a shard that are read at once.
 const READ: u64 = 256 * 1024;
+/// Blocks of fewer bytes are not worth a second thread.
+const PARALLEL_FROM: u64 = 1024 * 1024;
 
 /// How closely to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,7 +137,7 @@ impl Object {
     pub(super) fn full_block_health(&self, block: &BlockGeometry, control: &ScanControl<'_>) -> BlockHealth {
         let count = usize::from(block.shards());
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = if block.stored_len() < READ { 1 } else { threads.min(count) };
+        let threads = if block.stored_len() < PARALLEL_FROM { 1 } else { threads.min(count) };
         let next = AtomicUsize::new(0);
         let states = Mutex::new(vec![ShardState::Healthy; count]);
         let work = || {
