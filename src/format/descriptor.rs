@@ -279,19 +279,7 @@ impl StoreDescriptor {
 
     /// Parses and checks.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, FormatError> {
-        #[derive(Deserialize)]
-        struct Probe {
-            format: String,
-            version: u64,
-        }
-        let probe: Probe = sealed_json::open(WHAT, bytes)?;
-        if probe.format != "blockframe-store" {
-            return Err(FormatError::invalid(WHAT, format!("it is a \"{}\"", probe.format)));
-        }
-        if probe.version != FORMAT_VERSION {
-            return Err(FormatError::Version { what: WHAT, found: probe.version, known: FORMAT_VERSION });
-        }
-        let descriptor: Self = sealed_json::open(WHAT, bytes)?;
+        let descriptor: Self = sealed_json::open_as(WHAT, "blockframe-store", FORMAT_VERSION, bytes)?;
         descriptor.archive.check()?;
         Ok(descriptor)
     }

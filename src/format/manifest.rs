@@ -255,19 +255,7 @@ impl Manifest {
 
     /// Parses and checks everything that can be checked without the shards.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, FormatError> {
-        #[derive(Deserialize)]
-        struct Probe {
-            format: String,
-            version: u64,
-        }
-        let probe: Probe = sealed_json::open(WHAT, bytes)?;
-        if probe.format != "blockframe-manifest" {
-            return Err(FormatError::invalid(WHAT, format!("it is a \"{}\"", probe.format)));
-        }
-        if probe.version != FORMAT_VERSION {
-            return Err(FormatError::Version { what: WHAT, found: probe.version, known: FORMAT_VERSION });
-        }
-        let raw: Raw = sealed_json::open(WHAT, bytes)?;
+        let raw: Raw = sealed_json::open_as(WHAT, "blockframe-manifest", FORMAT_VERSION, bytes)?;
         let invalid = |why: &str| FormatError::invalid(WHAT, why);
         if raw.key.hash_algorithm != HashAlgorithm::Blake3 {
             return Err(invalid("its hash algorithm is not known to this version"));

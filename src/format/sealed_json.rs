@@ -5,7 +5,7 @@
 
 use super::FormatError;
 use crate::base::Digest;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 const MARK: &[u8] = b"\"checksum\": \"";
 const END: &[u8] = b"\"\n}\n";
@@ -32,6 +32,30 @@ pub fn seal<T: Serialize>(what: &'static str, value: &T) -> Result<Vec<u8>, Form
 pub fn open<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, FormatError> {
     let body = unseal(bytes).ok_or(FormatError::Checksum { what })?;
     serde_json::from_slice(&body).map_err(|source| FormatError::Json { what, source })
+}
+
+/// As [`open`], for a document whose members `format` and `version` must have
+/// these values: they are looked at before anything else, so that a newer
+/// version is called by its name.
+pub fn open_as<T: DeserializeOwned>(
+    what: &'static str,
+    format: &str,
+    version: u64,
+    bytes: &[u8],
+) -> Result<T, FormatError> {
+    #[derive(Deserialize)]
+    struct Probe {
+        format: String,
+        version: u64,
+    }
+    let probe: Probe = open(what, bytes)?;
+    if probe.format != format {
+        return Err(FormatError::invalid(what, format!("it is a \"{}\"", probe.format)));
+    }
+    if probe.version != version {
+        return Err(FormatError::Version { what, found: probe.version, known: version });
+    }
+    open(what, bytes)
 }
 
 /// The document without its checksum member, if the checksum holds.
