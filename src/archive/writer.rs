@@ -14,7 +14,7 @@ use crate::base::{ContentHash, Digest};
 use crate::format::layout::{MANIFEST, MANIFEST_COPY, QUARANTINE_DIR, TMP_DIR};
 use crate::format::manifest::{BlockRoots, ManifestParts};
 use crate::format::{BlockId, Entry, Geometry, Manifest, ObjectKind};
-use crate::store::{StagedFile, StoreError, StoreErrorKind, StoreKey};
+use crate::store::{StagedFile, StoreErrorKind, StoreKey};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -77,8 +77,7 @@ impl Archive {
     ) -> ArchiveResult<WrittenObject> {
         let len = source.len();
         let geometry = Geometry::choose(*self.descriptor().tier_for(len), len).ok_or(ArchiveError::TooLarge { len })?;
-        let staging = StoreKey::new(format!("{TMP_DIR}/object-{}", crate::base::StoreId::random()))
-            .map_err(|error| StoreError::bad_key(self.store().label(), error))?;
+        let staging = self.shared.key(&format!("{TMP_DIR}/object-{}", crate::base::StoreId::random()))?;
         let result = self.write_staged(source, plan, control, geometry, &staging);
         if result.is_err()
             && let Err(error) = self.store().delete_prefix(&staging)
@@ -152,8 +151,7 @@ impl Archive {
     /// Moves a finished object into place. An object of that name that is
     /// there already and whole is kept; one that is not is set aside.
     fn publish_object(&self, staging: &StoreKey, manifest: Manifest) -> ArchiveResult<WrittenObject> {
-        let target =
-            StoreKey::new(manifest.name.as_str()).map_err(|error| StoreError::bad_key(self.store().label(), error))?;
+        let target = self.shared.key(manifest.name.as_str())?;
         match self.store().publish(staging, &target) {
             Ok(()) => return Ok(WrittenObject { manifest, already_there: false, replaced: false }),
             Err(error) if error.kind() == StoreErrorKind::Exists => {}
@@ -170,7 +168,7 @@ impl Archive {
             });
         }
         let aside = format!("{QUARANTINE_DIR}/{}-{}", manifest.name, crate::base::StoreId::random());
-        let aside = StoreKey::new(aside).map_err(|error| StoreError::bad_key(self.store().label(), error))?;
+        let aside = self.shared.key(&aside)?;
         tracing::warn!(object = %manifest.name, "what stood at this object's place was damaged; replaced by a whole one");
         self.store().publish(&target, &aside)?;
         self.store().publish(staging, &target)?;

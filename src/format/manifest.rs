@@ -5,7 +5,7 @@ use super::binary::Reader;
 use super::descriptor::{FORMAT_VERSION, MAX_SEGMENT, OuterCode, TierLayout, TierRule};
 use super::geometry::{BlockId, Geometry};
 use super::{Entry, FormatError, sealed_json};
-use crate::base::{ArchiveId, BlockIndex, ContentHash, Digest, ObjectName, ShardIndex, Timestamp};
+use crate::base::{ArchiveId, ContentHash, Digest, ObjectName, ShardIndex, Timestamp};
 use base64::Engine as _;
 use serde::{Deserialize, Serialize};
 
@@ -331,11 +331,6 @@ impl Manifest {
             }
         }
         Ok(())
-    }
-
-    /// The data blocks.
-    pub fn data_blocks(&self) -> impl Iterator<Item = BlockId> + use<> {
-        (0..self.geometry.blocks()).map(|block| BlockId::Data(BlockIndex::new(block)))
     }
 }
 

@@ -480,14 +480,6 @@ impl StagedFile for LocalStagedFile {
         self.file.set_len(len).map_err(|error| self.error("set the length of", error))
     }
 
-    fn start_writing_back(&self, offset: u64, len: u64) {
-        if let Some(len) = NonZeroU64::new(len) {
-            // On Linux this queues the dirty pages of the range, drops the
-            // clean ones and does not wait.
-            let _ = rustix::fs::fadvise(&self.file, offset, Some(len), Advice::DontNeed);
-        }
-    }
-
     fn sync(&self) -> StoreResult<()> {
         let mut failed = self.sync_failed.lock().unwrap_or_else(PoisonError::into_inner);
         if *failed {

@@ -172,12 +172,6 @@ pub trait StagedFile: Send + Sync + Debug {
     /// Sets the length: cuts, or extends with zeros (as a hole where the store can).
     fn set_len(&self, len: u64) -> StoreResult<()>;
 
-    /// A hint that the range is complete: the store may begin to write it
-    /// back, so that `sync` has less to wait for. Does not wait.
-    fn start_writing_back(&self, offset: u64, len: u64) {
-        let _ = (offset, len);
-    }
-
     /// Makes the file's bytes durable. After an error the file is not to be
     /// trusted, and a second call fails as well: the kernel may have dropped
     /// the pages that failed.

@@ -3,10 +3,8 @@
 use crate::adapter::Adapter;
 use crate::mountpoint;
 use crate::{MountError, MountOptions};
-use blockframe_api::{Node, Vfs};
-use fuser::{INodeNo, Notifier, Session};
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
+use blockframe_api::Vfs;
+use fuser::Session;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -26,7 +24,6 @@ struct Ending {
 #[derive(Debug)]
 pub struct Mounted {
     mountpoint: PathBuf,
-    notifier: Notifier,
     ending: Arc<Ending>,
 }
 
@@ -49,7 +46,6 @@ pub fn spawn(vfs: Arc<dyn Vfs>, mountpoint: &Path, options: &MountOptions) -> Re
     let failed = |source| MountError::Mount { mountpoint: path.clone(), source };
     let adapter = Adapter::new(vfs, options.clone());
     let session = Session::new(adapter, &path, &options.config()).map_err(|error| explain(&path, error))?;
-    let notifier = session.notifier();
     let ending = Arc::new(Ending::default());
     let reached = Arc::clone(&ending);
     thread::Builder::new()
@@ -60,7 +56,7 @@ pub fn spawn(vfs: Arc<dyn Vfs>, mountpoint: &Path, options: &MountOptions) -> Re
             reached.changed.notify_all();
         })
         .map_err(failed)?;
-    let mounted = Mounted { mountpoint: path.clone(), notifier, ending };
+    let mounted = Mounted { mountpoint: path.clone(), ending };
     // The first request: it also shows that the mount answers.
     let root = rustix::fs::stat(&path).map_err(|errno| failed(errno.into()))?;
     raise_read_ahead(root.st_dev, options.max_read_ahead);
@@ -96,11 +92,6 @@ impl Mounted {
     /// Where it is mounted: an absolute path.
     pub fn mountpoint(&self) -> &Path {
         &self.mountpoint
-    }
-
-    /// Tells the kernel to forget what it cached.
-    pub fn invalidator(&self) -> Invalidator {
-        Invalidator { notifier: self.notifier.clone() }
     }
 
     /// Waits until the filesystem is unmounted, by whomever.
@@ -162,23 +153,5 @@ impl Drop for Mounted {
         {
             tracing::warn!(mountpoint = %self.mountpoint.display(), "{error}");
         }
-    }
-}
-
-/// Makes the kernel forget.
-#[derive(Debug, Clone)]
-pub struct Invalidator {
-    notifier: Notifier,
-}
-
-impl Invalidator {
-    /// Forgets attributes and cached content of a node.
-    pub fn node(&self, node: Node) -> io::Result<()> {
-        self.notifier.inval_inode(INodeNo(node.number()), 0, 0)
-    }
-
-    /// Forgets a name, whether it exists or is known not to.
-    pub fn entry(&self, parent: Node, name: &[u8]) -> io::Result<()> {
-        self.notifier.inval_entry(INodeNo(parent.number()), OsStr::from_bytes(name))
     }
 }

@@ -368,10 +368,6 @@ impl StagedFile for FaultStagedFile {
         self.shared.run_plain(Operation::SetLen, self.key.as_str(), || self.inner.set_len(len))
     }
 
-    fn start_writing_back(&self, offset: u64, len: u64) {
-        self.inner.start_writing_back(offset, len);
-    }
-
     fn sync(&self) -> StoreResult<()> {
         let synced = self.shared.run_plain(Operation::Sync, self.key.as_str(), || {
             if self.sync_failed.load(Ordering::SeqCst) {
