@@ -52,7 +52,7 @@ fn reads_past_the_first_page_of_a_medium_file_return_that_page() {
     let vfs = ArchiveVfs::new(archive, catalog, Arc::new(()), VfsLimits::default()).unwrap();
     let tree = vfs.lookup(Node::ROOT, b"tree").unwrap().node;
     let file = vfs.lookup(tree, b"medium").unwrap().node;
-    let handle = vfs.open(file).unwrap().handle;
+    let handle = vfs.open(file, blockframe_api::OpenHow { read: true, ..Default::default() }).unwrap().handle;
     // Forwards, backwards, and across the segments' ends.
     let pages = (0..=18u64).map(|page| page * 1024);
     for offset in pages.clone().chain(pages.rev()).chain([4095, 4097, 8191, 19_000]) {

@@ -100,6 +100,7 @@ fn entries() -> Vec<Entry> {
     let node = |path: &str, body: NodeBody, born: Option<Timestamp>, xattrs: Vec<(Vec<u8>, Vec<u8>)>| Entry::Node {
         path: EntryPath::new(path).unwrap(),
         meta: NodeMeta {
+            accessed: None,
             permissions: 0o4755,
             user: 1000,
             group: 100,

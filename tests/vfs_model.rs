@@ -123,7 +123,9 @@ fn check(vfs: &ArchiveVfs, model: &Model, operation: &Operation) {
     let entry = |number: usize| model.iter().nth(number % model.len()).unwrap();
     let with_handle = |number: usize, check: &dyn Fn(&[u8], blockframe_api::Handle)| {
         if let (path, Some(bytes)) = entry(number) {
-            let opened = vfs.open(walk(vfs, path).unwrap()).unwrap();
+            let opened = vfs
+                .open(walk(vfs, path).unwrap(), blockframe_api::OpenHow { read: true, ..Default::default() })
+                .unwrap();
             check(bytes, opened.handle);
             vfs.release(opened.handle);
             assert!(vfs.read(opened.handle, 0, 1, &mut |_| ()).is_err(), "a released handle still reads");

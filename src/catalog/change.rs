@@ -288,6 +288,7 @@ impl<'a> Change<'a> {
                 Some(_) => return Err(CatalogError::ParentNotDirectory { path: path.clone(), parent: reached }),
                 None => {
                     let meta = NodeMeta {
+                        accessed: None,
                         permissions: PARENT_PERMISSIONS,
                         user: at.meta.user,
                         group: at.meta.group,

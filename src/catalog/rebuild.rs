@@ -272,6 +272,7 @@ pub(super) fn make_root(site: &Site, database: &Database) -> CatalogResult<()> {
     let now = site.archive.clock().now();
     let (user, group) = site.owner;
     let meta = NodeMeta {
+        accessed: None,
         permissions: ROOT_PERMISSIONS,
         user,
         group,

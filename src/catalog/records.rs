@@ -41,7 +41,7 @@ impl Inode {
             user: self.meta.user,
             group: self.meta.group,
             device,
-            accessed: self.meta.modified,
+            accessed: self.meta.accessed.unwrap_or(self.meta.modified),
             modified: self.meta.modified,
             changed: self.meta.changed,
             born: self.meta.born.unwrap_or(self.meta.modified),

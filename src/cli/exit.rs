@@ -59,6 +59,9 @@ impl ExitStatus {
             | ErrorClass::Exists
             | ErrorClass::NotDirectory
             | ErrorClass::IsDirectory
+            | ErrorClass::NotEmpty
+            | ErrorClass::TooManyLinks
+            | ErrorClass::TooLarge
             | ErrorClass::Denied
             | ErrorClass::NameTooLong
             | ErrorClass::NoAttribute
@@ -94,6 +97,9 @@ pub fn class_name(class: ErrorClass) -> &'static str {
         ErrorClass::Exists => "exists",
         ErrorClass::NotDirectory => "not_directory",
         ErrorClass::IsDirectory => "is_directory",
+        ErrorClass::NotEmpty => "not_empty",
+        ErrorClass::TooManyLinks => "too_many_links",
+        ErrorClass::TooLarge => "too_large",
         ErrorClass::Denied => "denied",
         ErrorClass::Invalid => "invalid",
         ErrorClass::NameTooLong => "name_too_long",
@@ -126,6 +132,9 @@ mod tests {
             Exists,
             NotDirectory,
             IsDirectory,
+            NotEmpty,
+            TooManyLinks,
+            TooLarge,
             Denied,
             Invalid,
             NameTooLong,
@@ -150,6 +159,9 @@ not_found 1
 exists 1
 not_directory 1
 is_directory 1
+not_empty 1
+too_many_links 1
+too_large 1
 denied 1
 invalid 2
 name_too_long 1

@@ -269,6 +269,7 @@ mod tests {
         Entry::Node {
             path: EntryPath::new(path).unwrap(),
             meta: NodeMeta {
+                accessed: None,
                 permissions: 0o640,
                 user: 1000,
                 group: 100,

@@ -182,6 +182,8 @@ pub struct NodeMeta {
     pub user: u32,
     /// Group.
     pub group: u32,
+    /// Last access, where somebody set it; otherwise it is taken to be `modified`.
+    pub accessed: Option<Timestamp>,
     /// Last change of content.
     pub modified: Timestamp,
     /// Last change of content or attributes.
@@ -249,11 +251,12 @@ impl Entry {
 const HAS_BORN: u8 = 0x80;
 const HAS_XATTRS: u8 = 0x40;
 const HAS_EXTENTS: u8 = 0x20;
-const KIND: u8 = 0x1f;
+const HAS_ACCESSED: u8 = 0x10;
+const KIND: u8 = 0x0f;
 
-/// Appends a node: one byte (kind in the low five bits, then flags for
-/// extents, xattrs, birth), permissions, user, group, modified; changed and
-/// born as differences to modified; then what the kind needs.
+/// Appends a node: one byte (kind in the low four bits, then flags for access
+/// time, extents, xattrs, birth), permissions, user, group, modified; changed,
+/// born and accessed as differences to modified; then what the kind needs.
 pub fn encode_node(meta: &NodeMeta, body: &NodeBody, out: &mut Vec<u8>) {
     let kind = match body {
         NodeBody::File(_) => 1,
@@ -271,6 +274,9 @@ pub fn encode_node(meta: &NodeMeta, body: &NodeBody, out: &mut Vec<u8>) {
     if !meta.xattrs.is_empty() {
         flags |= HAS_XATTRS;
     }
+    if meta.accessed.is_some() {
+        flags |= HAS_ACCESSED;
+    }
     if matches!(body, NodeBody::File(FileContent { extents: Some(_), .. })) {
         flags |= HAS_EXTENTS;
     }
@@ -282,6 +288,9 @@ pub fn encode_node(meta: &NodeMeta, body: &NodeBody, out: &mut Vec<u8>) {
     put_relative(out, meta.modified, meta.changed);
     if let Some(born) = meta.born {
         put_relative(out, meta.modified, born);
+    }
+    if let Some(accessed) = meta.accessed {
+        put_relative(out, meta.modified, accessed);
     }
     match body {
         NodeBody::File(content) => {
@@ -329,6 +338,7 @@ fn decode_node_of_kind(byte: u8, reader: &mut Reader<'_>) -> Result<(NodeMeta, N
     let modified = reader.timestamp()?;
     let changed = relative(reader, modified)?;
     let born = if flags & HAS_BORN != 0 { Some(relative(reader, modified)?) } else { None };
+    let accessed = if flags & HAS_ACCESSED != 0 { Some(relative(reader, modified)?) } else { None };
     if flags & HAS_EXTENTS != 0 && kind != 1 {
         return Err(reader.invalid("only a file has extents"));
     }
@@ -359,7 +369,7 @@ fn decode_node_of_kind(byte: u8, reader: &mut Reader<'_>) -> Result<(NodeMeta, N
             xattrs.push((name, value));
         }
     }
-    let meta = NodeMeta { permissions: permissions as u16, user, group, modified, changed, born, xattrs };
+    let meta = NodeMeta { permissions: permissions as u16, user, group, accessed, modified, changed, born, xattrs };
     Ok((meta, body))
 }
 
@@ -429,16 +439,20 @@ mod tests {
 
     fn entry() -> impl Strategy<Value = Entry> {
         let xattrs = proptest::collection::vec((proptest::collection::vec(any::<u8>(), 1..9), any::<Vec<u8>>()), 0..3);
-        let meta = (0..0o10000u16, any::<u32>(), any::<u32>(), time(), time(), proptest::option::of(time()), xattrs)
-            .prop_map(|(permissions, user, group, modified, changed, born, xattrs)| NodeMeta {
-                permissions,
-                user,
-                group,
-                modified,
-                changed,
-                born,
+        let meta =
+            (
+                0..0o10000u16,
+                any::<u32>(),
+                any::<u32>(),
+                time(),
+                time(),
+                proptest::option::of(time()),
+                proptest::option::of(time()),
                 xattrs,
-            });
+            )
+                .prop_map(|(permissions, user, group, modified, changed, born, accessed, xattrs)| {
+                    NodeMeta { accessed, permissions, user, group, modified, changed, born, xattrs }
+                });
         prop_oneof![
             (path(), meta, body()).prop_map(|(path, meta, body)| Entry::Node { path, meta, body }),
             (path(), path()).prop_map(|(path, target)| Entry::HardLink { path, target }),

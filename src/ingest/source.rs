@@ -19,6 +19,7 @@ use std::path::Path;
 /// The attributes of a file that `lstat` and the extended attributes tell.
 pub(super) fn meta_of(path: &Path, metadata: &Metadata) -> Result<NodeMeta, Problem> {
     Ok(NodeMeta {
+        accessed: None,
         permissions: (metadata.mode() & 0o7777) as u16,
         user: metadata.uid(),
         group: metadata.gid(),

@@ -20,7 +20,7 @@ use crate::base::LatencyGauge;
 use crate::catalog::{Catalog, CatalogResult, Inode};
 use crate::format::{FileContent, NodeBody};
 use blockframe_api::{
-    Attributes, DirectoryEntry, ErrorClass, Handle, Node, OpenedFile, SpaceUsage, Vfs, VfsError, VfsResult,
+    Attributes, DirectoryEntry, ErrorClass, Handle, Node, OpenHow, OpenedFile, SpaceUsage, Vfs, VfsError, VfsResult,
 };
 use error::{invalid, no_such_range, not_directory, not_found};
 use handles::{Handles, OpenFile};
@@ -153,12 +153,15 @@ impl Vfs for ArchiveVfs {
         }
     }
 
-    fn open(&self, node: Node) -> VfsResult<OpenedFile> {
+    fn open(&self, node: Node, how: OpenHow) -> VfsResult<OpenedFile> {
+        if how.write || how.truncate {
+            return Err(VfsError::new(ErrorClass::ReadOnly, "the filesystem is mounted read-only"));
+        }
         let content = self.file(node)?;
         let place = if content.size == 0 { None } else { Some(self.place(node, &content)?) };
         let cache = self.pages.opened(node, content.hash);
         let handle = self.handles.insert(OpenFile::new(node, content, place, cache));
-        Ok(OpenedFile { handle, cache })
+        Ok(OpenedFile { handle, cache, backing: None })
     }
 
     fn read(&self, handle: Handle, offset: u64, length: u32, deliver: &mut dyn FnMut(&[u8])) -> VfsResult<()> {

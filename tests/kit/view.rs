@@ -8,7 +8,7 @@ use blockframe::catalog::Catalog;
 use blockframe::ingest::{CommitItem, CommitRequest, commit};
 use blockframe::store::LocalStore;
 use blockframe::vfs::{ArchiveVfs, VfsLimits};
-use blockframe_api::{Node, NodeKind, Vfs};
+use blockframe_api::{Node, NodeKind, OpenHow, Vfs};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
@@ -148,7 +148,8 @@ pub fn of_vfs(vfs: &dyn Vfs) -> Picture {
 /// Pages as the kernel would ask for them: the first error is the outcome, and so is what is too short.
 fn read(vfs: &dyn Vfs, node: Node) -> Result<Vec<u8>, String> {
     const ASKED: u32 = 20_000;
-    let handle = vfs.open(node).map_err(|error| error.to_string())?.handle;
+    let handle =
+        vfs.open(node, OpenHow { read: true, ..OpenHow::default() }).map_err(|error| error.to_string())?.handle;
     let mut bytes = Vec::new();
     let outcome = loop {
         let before = bytes.len();

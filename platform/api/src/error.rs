@@ -16,6 +16,12 @@ pub enum ErrorClass {
     NotDirectory,
     /// A directory where a file was wanted.
     IsDirectory,
+    /// A directory that has entries.
+    NotEmpty,
+    /// More names for one node than can be counted.
+    TooManyLinks,
+    /// A file longer than can be.
+    TooLarge,
     /// The operating system or the archive's rules refuse access.
     Denied,
     /// An argument makes no sense here.

@@ -1,5 +1,8 @@
 //! Types that cross the border between BlockFrame and a platform adapter.
 
+use std::fs::File;
+use std::sync::Arc;
+
 /// A file's identity: its inode number, the same over remounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Node(u64);
@@ -109,7 +112,7 @@ pub struct Attributes {
     pub group: u32,
     /// Device number as the kernel encodes it (devices only).
     pub device: u32,
-    /// Last access: kept equal to `modified`, the archive does not track it.
+    /// Last access: as it was set; reading does not change it.
     pub accessed: Timestamp,
     /// Last change of content.
     pub modified: Timestamp,
@@ -133,12 +136,125 @@ pub enum CachePolicy {
 }
 
 /// What `open` gives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct OpenedFile {
-    /// For reads and the final release.
+    /// For reads, writes and the final release.
     pub handle: Handle,
     /// Advice for the page cache.
     pub cache: CachePolicy,
+    /// The file that the kernel shall read and write by itself, without
+    /// asking. All handles of a node that are open together have the same one,
+    /// or none. An adapter that cannot use it reads and writes through the
+    /// filesystem, which then means the same bytes.
+    pub backing: Option<Arc<File>>,
+}
+
+/// How a file is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OpenHow {
+    /// For reading.
+    pub read: bool,
+    /// For writing.
+    pub write: bool,
+    /// It becomes empty first.
+    pub truncate: bool,
+}
+
+/// Who asks: becomes the owner of what is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Caller {
+    /// User.
+    pub user: u32,
+    /// Group.
+    pub group: u32,
+    /// Permission bits that a new node does not get, unless its directory has
+    /// a default ACL.
+    pub umask: u16,
+}
+
+/// What is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewNode<'a> {
+    /// An empty regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link to this target.
+    Symlink(&'a [u8]),
+    /// A named pipe.
+    Fifo,
+    /// A socket.
+    Socket,
+    /// A character device, with its number as the kernel encodes it.
+    CharDevice(u32),
+    /// A block device, with its number as the kernel encodes it.
+    BlockDevice(u32),
+}
+
+/// What a rename does with what stands at the new name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RenameMode {
+    /// Replace it.
+    Replace,
+    /// Fail with `Exists`.
+    NoReplace,
+    /// Let the two change places.
+    Exchange,
+}
+
+/// What becomes of a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeChange {
+    /// The present moment.
+    Now,
+    /// This one.
+    To(Timestamp),
+}
+
+/// Attributes to change; `None`: as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AttributeChange {
+    /// Permission bits, 0 to 0o7777.
+    pub permissions: Option<u16>,
+    /// Owner.
+    pub user: Option<u32>,
+    /// Group.
+    pub group: Option<u32>,
+    /// Content length in bytes.
+    pub size: Option<u64>,
+    /// Last access.
+    pub accessed: Option<TimeChange>,
+    /// Last change of content.
+    pub modified: Option<TimeChange>,
+    /// The set-user-id and set-group-id bits go, as when an ordinary user
+    /// truncates or changes the owner.
+    pub kill_privileges: bool,
+}
+
+/// Whether an extended attribute must exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum XattrMode {
+    /// Make or replace it.
+    Set,
+    /// Make it: `Exists` when it is there.
+    Create,
+    /// Replace it: `NoAttribute` when it is not there.
+    Replace,
+}
+
+/// What `fallocate` does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AllocateMode {
+    /// Reserves room; the file grows to the range's end.
+    Extend,
+    /// Reserves room; the size stays.
+    KeepSize,
+    /// The range becomes a hole; the size stays.
+    Punch,
+    /// The range reads as zeros; the file grows to its end.
+    Zero,
+    /// The range reads as zeros; the size stays.
+    ZeroKeepSize,
 }
 
 /// One entry of a directory listing.

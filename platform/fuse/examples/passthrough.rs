@@ -9,8 +9,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use blockframe_api::{
-    Attributes, CachePolicy, DirectoryEntry, ErrorClass, Handle, Node, NodeKind, OpenedFile, SpaceUsage, Timestamp,
-    Vfs, VfsError, VfsResult,
+    Attributes, CachePolicy, DirectoryEntry, ErrorClass, Handle, Node, NodeKind, OpenHow, OpenedFile, SpaceUsage,
+    Timestamp, Vfs, VfsError, VfsResult,
 };
 use blockframe_fuse::{MountOptions, spawn};
 use std::cell::RefCell;
@@ -95,9 +95,9 @@ impl Vfs for Passthrough {
         Err(VfsError::new(ErrorClass::Invalid, "not a symbolic link"))
     }
 
-    fn open(&self, node: Node) -> VfsResult<OpenedFile> {
+    fn open(&self, node: Node, _how: OpenHow) -> VfsResult<OpenedFile> {
         self.file(node.number())?;
-        Ok(OpenedFile { handle: Handle::new(node.number()), cache: self.cache })
+        Ok(OpenedFile { handle: Handle::new(node.number()), cache: self.cache, backing: None })
     }
 
     fn read(&self, handle: Handle, offset: u64, length: u32, deliver: &mut dyn FnMut(&[u8])) -> VfsResult<()> {

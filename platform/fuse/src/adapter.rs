@@ -219,7 +219,7 @@ impl Filesystem for Adapter {
         if flags.acc_mode() != OpenAccMode::O_RDONLY {
             return reply.error(Errno::EROFS);
         }
-        match self.vfs.open(node(ino)) {
+        match self.vfs.open(node(ino), blockframe_api::OpenHow { read: true, ..Default::default() }) {
             Ok(opened) => {
                 let cache = match opened.cache {
                     CachePolicy::Keep => FopenFlags::FOPEN_KEEP_CACHE,

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use blockframe_api::{
-    Attributes, CachePolicy, DirectoryEntry, ErrorClass, Handle, Node, NodeKind, OpenedFile, SpaceUsage, Timestamp,
-    Vfs, VfsError, VfsResult,
+    Attributes, CachePolicy, DirectoryEntry, ErrorClass, Handle, Node, NodeKind, OpenHow, OpenedFile, SpaceUsage,
+    Timestamp, Vfs, VfsError, VfsResult,
 };
 use blockframe_fuse::{MountError, MountOptions, Mounted, spawn};
 use std::collections::BTreeMap;
@@ -86,8 +86,8 @@ impl Vfs for Memory {
         Ok(b"f0000000".to_vec())
     }
 
-    fn open(&self, node: Node) -> VfsResult<OpenedFile> {
-        Ok(OpenedFile { handle: Handle::new(node.number()), cache: CachePolicy::Refresh })
+    fn open(&self, node: Node, _how: OpenHow) -> VfsResult<OpenedFile> {
+        Ok(OpenedFile { handle: Handle::new(node.number()), cache: CachePolicy::Refresh, backing: None })
     }
 
     fn read(&self, handle: Handle, offset: u64, length: u32, deliver: &mut dyn FnMut(&[u8])) -> VfsResult<()> {
