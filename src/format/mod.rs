@@ -11,6 +11,7 @@ pub mod journal;
 pub mod layout;
 pub mod manifest;
 pub mod sealed_json;
+pub mod staged;
 mod tar_header;
 pub mod tree;
 
@@ -19,6 +20,7 @@ pub use descriptor::{ArchiveDescriptor, BundleRule, OuterCode, Profile, StoreDes
 pub use entry::{Entry, EntryPath, FileContent, NodeBody, NodeMeta};
 pub use geometry::{BlockGeometry, BlockId, Geometry};
 pub use manifest::{BlockKey, Compression, HashAlgorithm, Manifest, ObjectKind};
+pub use staged::{StagedContent, StagedExtent, StagedMap, StagingId};
 
 /// Why bytes are not what they should be.
 #[derive(Debug, thiserror::Error)]
