@@ -19,7 +19,7 @@ use fuser::{
     ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs,
     ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use names::{caller, new_node, rename_mode};
+use names::{caller, checked, new_node, rename_mode};
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -60,6 +60,10 @@ impl Adapter {
             directories: Mutex::default(),
             next_directory: AtomicU64::new(1),
         }
+    }
+
+    fn name<'a>(&self, name: &'a OsStr) -> Result<&'a [u8], Errno> {
+        checked(self.vfs.name_policy(), name)
     }
 
     fn offer_passthrough(&self, config: &mut KernelConfig) {
@@ -163,7 +167,10 @@ impl Filesystem for Adapter {
         let found = match name.as_bytes() {
             b"." => self.vfs.attributes(node(parent)),
             b".." => self.vfs.parent(node(parent)).and_then(|parent| self.vfs.attributes(parent)),
-            name => self.vfs.lookup(node(parent), name),
+            _ => match self.name(name) {
+                Ok(name) => self.vfs.lookup(node(parent), name),
+                Err(errno) => return reply.error(errno),
+            },
         };
         match found {
             Err(error) if error.class() == ErrorClass::NotFound => {
@@ -210,8 +217,12 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
+        let name = match self.name(name) {
+            Ok(name) => name,
+            Err(errno) => return reply.error(errno),
+        };
         let how = open_how(OpenFlags(flags));
-        let made = self.vfs.create(caller(request, umask), node(parent), name.as_bytes(), permissions(mode), how);
+        let made = self.vfs.create(caller(request, umask), node(parent), name, permissions(mode), how);
         match made {
             Ok((attributes, opened)) => {
                 let served = self.files.begin(attributes.node, &opened, |file| reply.open_backing(file));
@@ -441,25 +452,41 @@ impl Filesystem for Adapter {
         device: u32,
         reply: ReplyEntry,
     ) {
+        let name = match self.name(name) {
+            Ok(name) => name,
+            Err(errno) => return reply.error(errno),
+        };
         let Some(what) = new_node(mode, device) else { return reply.error(Errno::EINVAL) };
-        let made = self.vfs.make(caller(request, umask), node(parent), name.as_bytes(), permissions(mode), what);
+        let made = self.vfs.make(caller(request, umask), node(parent), name, permissions(mode), what);
         self.answer_entry("mknod", parent.0, made, reply);
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        let name = match self.name(name) {
+            Ok(name) => name,
+            Err(errno) => return reply.error(errno),
+        };
         let caller = caller(request, umask);
-        let made = self.vfs.make(caller, node(parent), name.as_bytes(), permissions(mode), NewNode::Directory);
+        let made = self.vfs.make(caller, node(parent), name, permissions(mode), NewNode::Directory);
         self.answer_entry("mkdir", parent.0, made, reply);
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let name = match self.name(name) {
+            Ok(name) => name,
+            Err(errno) => return reply.error(errno),
+        };
         let what = NewNode::Symlink(target.as_os_str().as_bytes());
-        let made = self.vfs.make(caller(request, 0), node(parent), name.as_bytes(), 0o777, what);
+        let made = self.vfs.make(caller(request, 0), node(parent), name, 0o777, what);
         self.answer_entry("symlink", parent.0, made, reply);
     }
 
     fn link(&self, _request: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.answer_entry("link", ino.0, self.vfs.link(node(ino), node(parent), name.as_bytes()), reply);
+        let name = match self.name(name) {
+            Ok(name) => name,
+            Err(errno) => return reply.error(errno),
+        };
+        self.answer_entry("link", ino.0, self.vfs.link(node(ino), node(parent), name), reply);
     }
 
     fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -481,8 +508,16 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let Some(mode) = rename_mode(flags) else { return reply.error(Errno::EINVAL) };
-        let (name, new_name) = (name.as_bytes(), new_name.as_bytes());
-        answer("rename", parent.0, self.vfs.rename(node(parent), name, node(new_parent), new_name, mode), reply);
+        let new_name = match self.name(new_name) {
+            Ok(name) => name,
+            Err(errno) => return reply.error(errno),
+        };
+        answer(
+            "rename",
+            parent.0,
+            self.vfs.rename(node(parent), name.as_bytes(), node(new_parent), new_name, mode),
+            reply,
+        );
     }
 
     fn setxattr(

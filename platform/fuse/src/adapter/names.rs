@@ -3,8 +3,10 @@
 use super::Adapter;
 use super::attributes::permissions;
 use crate::directory::{FIRST, Marks};
-use blockframe_api::{Attributes, Caller, ErrorClass, NewNode, Node, NodeKind, RenameMode, VfsError};
-use fuser::{FileHandle, RenameFlags, Request};
+use blockframe_api::{Attributes, Caller, ErrorClass, NamePolicy, NewNode, Node, NodeKind, RenameMode, VfsError};
+use fuser::{Errno, FileHandle, RenameFlags, Request};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Puts an entry into a reply: its node, name, the offset behind it, its
@@ -53,6 +55,19 @@ impl Adapter {
         })?;
         marks.lock().unwrap_or_else(PoisonError::into_inner).remember(start, names);
         Ok(())
+    }
+}
+
+/// A name as the filesystem takes it. The kernel lets through longer ones
+/// than it has here.
+pub(super) fn checked(policy: NamePolicy, name: &OsStr) -> Result<&[u8], Errno> {
+    let name = name.as_bytes();
+    if policy.allows(name) {
+        Ok(name)
+    } else if name.len() > NamePolicy::MAX_NAME {
+        Err(Errno::ENAMETOOLONG)
+    } else {
+        Err(Errno::EINVAL)
     }
 }
 
