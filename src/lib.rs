@@ -6,7 +6,8 @@
 //! [`codec`] (erasure code), [`merkle`] (leaf trees), [`store`] (where shards
 //! lie), [`archive`] (objects: write, read, heal), [`catalog`] (names),
 //! [`ingest`] (trees in, trees out), [`vfs`] (the mounted view), [`scrub`]
-//! (background verification), [`cli`]. `docs/ARCHITECTURE.md` tells the why.
+//! (background verification), [`control`] (the daemon, reached by other
+//! processes), [`cli`]. `docs/ARCHITECTURE.md` tells the why.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
@@ -15,6 +16,7 @@ pub mod base;
 pub mod catalog;
 pub mod cli;
 pub mod codec;
+pub mod control;
 pub mod format;
 pub mod ingest;
 pub mod merkle;

@@ -16,6 +16,7 @@ mod records;
 mod recovery;
 mod replica;
 mod writer;
+mod writes;
 
 pub use error::{CatalogError, CatalogResult};
 pub use health_log::HealthLog;
@@ -24,6 +25,7 @@ pub use records::{
     CommitSummary, ContentPlace, Inode, NamespaceTotals, NewMember, NewObject, ObjectRecord, SourceSignature,
 };
 pub use writer::CatalogWriter;
+pub use writes::CatalogWrites;
 
 use crate::archive::Archive;
 use crate::base::{ContentHash, ObjectName};

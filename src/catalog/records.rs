@@ -130,6 +130,11 @@ impl SourceSignature {
         Self(u64::from_le_bytes(bytes))
     }
 
+    /// The signature that [`get`](Self::get) gave.
+    pub fn from_number(number: u64) -> Self {
+        Self(number)
+    }
+
     /// As a number, to be stored.
     pub fn get(self) -> u64 {
         self.0
