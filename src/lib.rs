@@ -20,6 +20,8 @@ pub mod control;
 pub mod format;
 pub mod ingest;
 pub mod merkle;
+pub mod namespace;
 pub mod scrub;
+pub mod staging;
 pub mod store;
 pub mod vfs;

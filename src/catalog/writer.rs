@@ -80,6 +80,11 @@ impl CatalogWriter {
         self.state().head.chain.sequence
     }
 
+    /// The inode number that the next new node gets.
+    pub fn next_inode(&self) -> CatalogResult<u64> {
+        Ok(self.state().database.counters()?.next_inode as u64)
+    }
+
     /// The node at a path, as [`Catalog::resolve`](super::Catalog::resolve) tells it.
     pub fn resolve(&self, path: &EntryPath) -> CatalogResult<Option<Inode>> {
         let state = self.asking()?;
