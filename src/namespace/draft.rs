@@ -75,9 +75,8 @@ impl<'s> Draft<'s> {
 
     /// A node; `NotFound` when there is none.
     pub fn node(&mut self, node: Node) -> Result<Arc<Inode>, Stop> {
-        self.find_node(node)?.ok_or_else(|| {
-            VfsError::new(ErrorClass::NotFound, format!("there is no inode {}", node.number())).into()
-        })
+        self.find_node(node)?
+            .ok_or_else(|| VfsError::new(ErrorClass::NotFound, format!("there is no inode {}", node.number())).into())
     }
 
     /// A node, if there is one.

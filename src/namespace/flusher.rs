@@ -85,10 +85,7 @@ pub(super) struct Flusher {
 }
 
 impl Flusher {
-    pub(super) fn start(
-        shared: &Arc<Shared>,
-        publications: Arc<dyn super::Publications>,
-    ) -> NamespaceResult<Self> {
+    pub(super) fn start(shared: &Arc<Shared>, publications: Arc<dyn super::Publications>) -> NamespaceResult<Self> {
         let bell = Arc::new(Bell::default());
         let (of, rung) = (Arc::clone(shared), Arc::clone(&bell));
         let thread = std::thread::Builder::new()
@@ -176,12 +173,7 @@ fn work_off(shared: &Shared, publications: &dyn Publications, bell: &Bell) {
 }
 
 /// Writes one group. On failure: whether it is worth trying again.
-fn write(
-    shared: &Shared,
-    publications: &dyn Publications,
-    mut queue: Queue,
-    upto: u64,
-) -> Result<Vec<Later>, bool> {
+fn write(shared: &Shared, publications: &dyn Publications, mut queue: Queue, upto: u64) -> Result<Vec<Later>, bool> {
     queue.staged.sort_unstable();
     // Of several publications of a file the last one counts.
     queue.staged.reverse();

@@ -107,11 +107,7 @@ impl LiveVfs {
     }
 
     /// The staging file that takes writes; made when there is none.
-    pub(super) fn staged_for_write(
-        &self,
-        file: &Arc<LiveFile>,
-        content: &mut Content,
-    ) -> VfsResult<Arc<StagedFile>> {
+    pub(super) fn staged_for_write(&self, file: &Arc<LiveFile>, content: &mut Content) -> VfsResult<Arc<StagedFile>> {
         if let Some(staged) = &content.staged {
             return Ok(Arc::clone(staged));
         }
