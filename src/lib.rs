@@ -5,7 +5,7 @@
 //! [`base`] (ids, units, clock), [`format`] (bytes to checked types),
 //! [`codec`] (erasure code), [`merkle`] (leaf trees), [`store`] (where shards
 //! lie), [`archive`] (objects: write, read, heal), [`catalog`] (names),
-//! [`ingest`] (trees in, trees out), [`vfs`] (the mounted view), [`scrub`]
+//! [`staging`] (files being written), [`ingest`] (trees in, trees out), [`vfs`] (the mounted view), [`scrub`]
 //! (background verification), [`cli`]. `docs/ARCHITECTURE.md` tells the why.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
@@ -19,5 +19,6 @@ pub mod format;
 pub mod ingest;
 pub mod merkle;
 pub mod scrub;
+pub mod staging;
 pub mod store;
 pub mod vfs;
