@@ -9,6 +9,7 @@ use super::{NamespaceError, NamespaceResult, Shared};
 use crate::base::ErrorClass;
 use crate::format::StagingId;
 use crate::format::journal::Record;
+use crate::staging::Generation;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -24,18 +25,18 @@ const RETRY: Duration = Duration::from_secs(1);
 pub trait Publications: Send + Sync {
     /// Makes the bytes of these staging files durable, as they were published
     /// last. Returns those of which that failed: their publication does not count.
-    fn sync(&self, files: &[(StagingId, u64)]) -> Vec<StagingId>;
+    fn sync(&self, files: &[(StagingId, Generation)]) -> Vec<StagingId>;
 
     /// The journal tells of these publications (file and generation) now.
-    fn durable(&self, files: &[(StagingId, u64)]);
+    fn durable(&self, files: &[(StagingId, Generation)]);
 }
 
 impl Publications for () {
-    fn sync(&self, _files: &[(StagingId, u64)]) -> Vec<StagingId> {
+    fn sync(&self, _files: &[(StagingId, Generation)]) -> Vec<StagingId> {
         Vec::new()
     }
 
-    fn durable(&self, _files: &[(StagingId, u64)]) {}
+    fn durable(&self, _files: &[(StagingId, Generation)]) {}
 }
 
 #[derive(Default)]
