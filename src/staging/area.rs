@@ -81,10 +81,16 @@ fn raise_descriptor_limit() -> u64 {
 impl StagingArea {
     /// Opens the area in `directory`, which is made (for its owner alone) when it is missing.
     pub fn open(directory: &Path, limits: StagingLimits) -> StagingResult<Arc<Self>> {
-        Self::open_with(directory, limits, Box::new(|file| Arc::new(DiskFile(file))))
+        let most_open = OPEN_FILES.min(raise_descriptor_limit() / 2) as usize;
+        Self::open_with(directory, limits, most_open, Box::new(|file| Arc::new(DiskFile(file))))
     }
 
-    pub(super) fn open_with(directory: &Path, limits: StagingLimits, wrap: Wrap) -> StagingResult<Arc<Self>> {
+    pub(super) fn open_with(
+        directory: &Path,
+        limits: StagingLimits,
+        most_open: usize,
+        wrap: Wrap,
+    ) -> StagingResult<Arc<Self>> {
         let names = Names::open(directory)?;
         let mut next = names.read_counter()?.max(1);
         let mut pool = Vec::new();
@@ -101,7 +107,6 @@ impl StagingArea {
                 }
             }
         }
-        let most_open = OPEN_FILES.min(raise_descriptor_limit() / 2) as usize;
         Ok(Arc::new(Self {
             names,
             quota: Quota::new(limits),

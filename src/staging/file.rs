@@ -430,6 +430,11 @@ impl StagedFile {
         close
     }
 
+    #[cfg(test)]
+    pub(super) fn has_descriptor(&self) -> bool {
+        self.0.handle.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     pub(super) fn set_in_place(&self, in_place: bool) {
         self.0.in_place.store(in_place, Ordering::Release);
     }
