@@ -38,8 +38,10 @@ fn timestamp(time: SystemTime) -> Timestamp {
         Ok(distance) => (false, distance),
         Err(before) => (true, before.duration()),
     };
-    let seconds = i64::try_from(distance.as_secs()).unwrap_or(i64::MAX);
-    Timestamp { seconds: if negative { -seconds } else { seconds }, nanoseconds: distance.subsec_nanos() }
+    let whole = distance.as_secs();
+    // The kernel's earliest second is one further from 1970 than its latest.
+    let seconds = if negative { 0i64.saturating_sub_unsigned(whole) } else { 0i64.saturating_add_unsigned(whole) };
+    Timestamp { seconds, nanoseconds: distance.subsec_nanos() }
 }
 
 fn time_change(time: TimeOrNow) -> TimeChange {
