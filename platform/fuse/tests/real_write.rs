@@ -306,6 +306,26 @@ fn no_handle_is_left_after_an_unmount() {
     }
 }
 
+#[test]
+fn handles_whose_release_never_arrives_are_released() {
+    if !is_root() {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    let vfs = memory(CachePolicy::Keep);
+    let Some(fixture) = mount(&vfs) else { return };
+    let file = File::create(fixture.path().join("file")).unwrap();
+    assert_eq!(vfs.open_handles(), 1);
+    // It is in use; but the connection ends, with all that the kernel had to say.
+    let flags = rustix::mount::UnmountFlags::FORCE;
+    assert_eq!(rustix::mount::unmount(fixture.path(), flags), Err(Errno::BUSY));
+    fixture.mounted.as_ref().unwrap().wait().unwrap();
+    assert_eq!(vfs.open_handles(), 0);
+    assert!(vfs.kernel().is_none());
+    drop(file);
+    rustix::mount::unmount(fixture.path(), rustix::mount::UnmountFlags::empty()).unwrap();
+}
+
 /// Changes a file as a program that does not go through the kernel.
 fn change_behind(vfs: &MemoryVfs, name: &[u8], content: &[u8]) -> Node {
     let node = vfs.lookup(Node::ROOT, name).unwrap().node;
@@ -353,11 +373,11 @@ fn creating_what_somebody_else_made_meanwhile_opens_it() {
     let (_, opened) = vfs.create(Caller::default(), Node::ROOT, b"file", 0o644, how).unwrap();
     vfs.write(opened.handle, 0, b"theirs", false).unwrap();
     vfs.release(opened.handle);
-    assert_eq!(errno(File::options().write(true).create_new(true).open(&file)), Some(libc::EEXIST));
     let mut text = String::new();
     let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&file);
     options.unwrap().read_to_string(&mut text).unwrap();
     assert_eq!(text, "theirs");
+    assert_eq!(errno(File::options().write(true).create_new(true).open(&file)), Some(libc::EEXIST));
 }
 
 #[test]
