@@ -116,6 +116,23 @@ fn an_ordinary_users_change_takes_the_set_id_bits_away() {
     }
 }
 
+#[test]
+fn an_access_list_takes_set_group_id_from_who_is_not_in_the_group() {
+    if !is_root() || Command::new("setfacl").arg("--version").output().is_err() {
+        eprintln!("skipped: needs root and setfacl");
+        return;
+    }
+    let Some(fixture) = mount(&memory(CachePolicy::Keep)) else { return };
+    let file = fixture.path().join("file");
+    fs::write(&file, "").unwrap();
+    for (group, left) in [(NOBODY, 0o2000), (0, 0)] {
+        std::os::unix::fs::chown(&file, Some(NOBODY), Some(group)).unwrap();
+        fs::set_permissions(&file, PermissionsExt::from_mode(0o2755)).unwrap();
+        as_nobody(&file, "setfacl -m u:1:rwx \"$1\"");
+        assert_eq!(mode(&file), 0o775 | left);
+    }
+}
+
 /// The other process of the next test.
 #[test]
 fn another_process_tries_locks() {
