@@ -38,6 +38,9 @@ const NOFOLLOW: AtFlags = AtFlags::SYMLINK_NOFOLLOW;
 /// Longest value of an extended attribute, bytes.
 const MAX_VALUE: usize = 64 << 10;
 
+/// A name, with its directory's number.
+type Place = (u64, Box<[u8]>);
+
 /// An open file, by the descriptor that was opened first.
 struct Opened {
     file: Arc<File>,
@@ -48,8 +51,8 @@ struct Opened {
 /// What is known of nodes: an inode number is a node's number, but the root's.
 #[derive(Default)]
 struct Tables {
-    /// Directory and name, of every name that was met.
-    names: HashMap<u64, Vec<(u64, Box<[u8]>)>>,
+    /// Every name that was met.
+    names: HashMap<u64, Vec<Place>>,
     opened: HashMap<u64, Opened>,
 }
 
@@ -198,9 +201,8 @@ impl Passthrough {
     }
 
     fn learn(&self, node: Node, parent: Node, name: &[u8]) {
-        let known = |names: &Vec<(u64, Box<[u8]>)>| {
-            names.last().is_some_and(|(at, known)| *at == parent.number() && **known == *name)
-        };
+        let known =
+            |names: &Vec<Place>| names.last().is_some_and(|(at, known)| *at == parent.number() && **known == *name);
         if self.tables.read().unwrap().names.get(&node.number()).is_some_and(known) {
             return;
         }
