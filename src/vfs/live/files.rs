@@ -83,6 +83,11 @@ impl Files {
         self.staged.write().unwrap_or_else(PoisonError::into_inner).remove(&staged.id());
     }
 
+    /// All of them, in no special order.
+    pub(in crate::vfs) fn all(&self) -> Vec<Arc<LiveFile>> {
+        self.nodes().values().cloned().collect()
+    }
+
     /// Files with staged content, in no special order.
     pub(in crate::vfs) fn all_staged(&self) -> Vec<Arc<LiveFile>> {
         self.staged().values().map(|(_, file)| Arc::clone(file)).collect()

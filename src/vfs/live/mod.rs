@@ -12,6 +12,7 @@ pub(super) mod file;
 pub(super) mod files;
 mod names;
 mod open;
+mod outside;
 mod recover;
 
 use super::attributes::HealthSource;
@@ -31,10 +32,12 @@ use blockframe_api::{
 };
 use file::LiveFile;
 use files::Files;
+use lru::LruCache;
 use std::collections::HashMap;
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
 /// A moment for ages and delays, which no clock's correction changes.
@@ -80,7 +83,14 @@ pub struct LiveVfs {
     kernel: OnceLock<Kernel>,
     drain: OnceLock<Arc<dyn Drain>>,
     sync_policy: SyncPolicy,
+    /// Counts changes of contents that the kernel has not seen.
+    foreign_changes: AtomicU64,
+    /// Up to which of them the kernel's pages of a node were right when it was opened last.
+    pages: Mutex<LruCache<Node, u64>>,
 }
+
+/// Nodes of whose pages in the kernel something is remembered.
+const PAGES: NonZeroUsize = NonZeroUsize::new(64 * 1024).unwrap();
 
 /// One open file.
 pub(super) struct OpenLive {
@@ -127,6 +137,8 @@ impl LiveVfs {
             kernel: OnceLock::new(),
             drain: OnceLock::new(),
             sync_policy,
+            foreign_changes: AtomicU64::new(0),
+            pages: Mutex::new(LruCache::new(PAGES)),
         };
         vfs.take_up()?;
         Ok(vfs)

@@ -102,10 +102,20 @@ impl LiveVfs {
 
     fn opened(&self, file: Arc<LiveFile>, how: OpenHow, backing: Option<Arc<File>>) -> OpenedFile {
         let number = self.next_handle.fetch_add(1, Ordering::Relaxed);
+        let cache = self.cache_policy(file.node());
         let open = Arc::new(OpenLive { file, how, told: AtomicBool::new(false) });
         self.handles.write().unwrap_or_else(PoisonError::into_inner).insert(number, open);
-        // All changes come through this kernel, or it is told of them.
-        OpenedFile { handle: Handle::new(number), cache: CachePolicy::Keep, backing }
+        OpenedFile { handle: Handle::new(number), cache, backing }
+    }
+
+    /// The kernel's pages of a node are right as long as all changes come
+    /// through the kernel.
+    fn cache_policy(&self, node: Node) -> CachePolicy {
+        let foreign = self.foreign_changes.load(Ordering::Acquire);
+        match crate::vfs::lock(&self.pages).put(node, foreign) {
+            Some(seen) if seen == foreign => CachePolicy::Keep,
+            _ => CachePolicy::Refresh,
+        }
     }
 
     /// The staging file that takes writes; made when there is none.
