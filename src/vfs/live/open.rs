@@ -187,11 +187,8 @@ impl LiveVfs {
             tracing::error!(file = self.path(file.node()), %error, "what was written cannot be kept");
         }
         let (handles, writers) = self.files.release(file, open.how.write);
-        if handles == 0
-            && let Some(staged) = file.staged()
-            && staged.is_passthrough()
-        {
-            self.end_passthrough(file, &staged);
+        if handles == 0 {
+            self.end_passthrough(file);
         }
         let unnamed = match self.namespace.close(file.node()) {
             Ok(unnamed) => unnamed,
@@ -210,19 +207,29 @@ impl LiveVfs {
         }
     }
 
-    fn end_passthrough(&self, file: &Arc<LiveFile>, staged: &StagedFile) {
-        match staged.end_passthrough() {
-            Ok(found) => {
-                let mut times = file.times();
-                if let Some(found) = &found {
-                    times.found_in_place(found);
-                }
-                times.in_place = None;
-            }
-            Err(error) => {
-                tracing::error!(file = self.path(file.node()), %error, "a file's staged content cannot be read");
-                file.times().lost.get_or_insert_with(|| error.to_string());
+    /// The kernel has let go of the file, unless it was opened again.
+    fn end_passthrough(&self, file: &Arc<LiveFile>) {
+        {
+            // An open counts its handle first, and looks for the backing file under this lock.
+            let content = file.content_mut();
+            let Some(staged) = content.staged.as_ref().filter(|staged| staged.is_passthrough()) else { return };
+            if file.times().handles > 0 {
                 return;
+            }
+            let ended = staged.end_passthrough();
+            let mut times = file.times();
+            match ended {
+                Ok(found) => {
+                    if let Some(found) = &found {
+                        times.found_in_place(found);
+                    }
+                    times.in_place = None;
+                }
+                Err(error) => {
+                    tracing::error!(node = file.node().number(), %error, "a file's staged content cannot be read");
+                    times.lost.get_or_insert_with(|| error.to_string());
+                    return;
+                }
             }
         }
         // A mapping may have written after the last close of a descriptor.
