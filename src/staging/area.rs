@@ -13,6 +13,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::collections::{HashSet, VecDeque};
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -28,6 +29,8 @@ const OPEN_FILES: u64 = 4096;
 const CLOSE_TRIES: usize = 64;
 /// From this many files on one sync of the whole filesystem is sooner done.
 const SYNC_TOGETHER: usize = 16;
+/// A recovered file may keep this many bytes of the disk that it does not use.
+const UNUSED_KEPT: u64 = 1 << 20;
 /// Longest map that is read, bytes: what the longest allowed one can take.
 const MAX_MAP: u64 = 512 << 20;
 
@@ -145,6 +148,9 @@ impl StagingArea {
             let failed = |source| StagingError::file("open", id, source);
             let file = (self.wrap)(Arc::new(self.names.open_file(Name::Staged(id), false).map_err(failed)?));
             let state = recovered_state(content, &*file)?;
+            if let Err(error) = give_back_unused(&state, &*file) {
+                tracing::debug!(%error, %id, "the disk does not take room back");
+            }
             // Its name was durable before the journal named it.
             Ok(self.opened(Inner::new(self.clone(), id, state, Some(file), 0)))
         };
@@ -332,6 +338,16 @@ impl StagingArea {
             file.close_if_idle();
         }
     }
+}
+
+/// Frees what was written after the state that was recovered.
+fn give_back_unused(state: &State, file: &dyn RawFile) -> io::Result<()> {
+    let rooms = state.rooms();
+    if file.metadata()?.blocks().saturating_mul(512) <= rooms.used() + UNUSED_KEPT {
+        return Ok(());
+    }
+    file.set_len(rooms.end())?;
+    rooms.free().try_for_each(|(start, len)| file.punch(start, len))
 }
 
 /// Checks all that the journal says against the file.

@@ -2,7 +2,7 @@
 
 use super::map::{Part, Piece};
 use super::raw::RawFile;
-use super::read::{read_staged, seek, slice, split_gap};
+use super::read::{BaseReader, read_staged, seek, slice, split_gap};
 use super::state::{Generation, Planned, PublishedState, State};
 use super::{FrozenContent, StagingArea, StagingError, StagingResult};
 use crate::base::{ContentRange, Digest};
@@ -168,7 +168,7 @@ impl StagedFile {
         &self,
         offset: u64,
         buffer: &mut [u8],
-        base: &mut dyn FnMut(ContentRange, &mut [u8]) -> Result<(), E>,
+        base: &mut BaseReader<'_, E>,
     ) -> Result<usize, E> {
         let state = self.state();
         if state.passthrough {
@@ -182,7 +182,7 @@ impl StagedFile {
             state.pieces.over(range),
             state.base_len,
             (offset, &mut *buffer),
-            &mut |place, bytes: &mut [u8]| self.read_place(place, bytes),
+            |place, bytes: &mut [u8]| self.read_place(place, bytes),
         )?;
         drop(state);
         for range in of_base {
