@@ -3,12 +3,17 @@
 //! either a bug or a new format version. `BLOCKFRAME_BLESS=1` rewrites the files.
 #![allow(clippy::unwrap_used)]
 
-use blockframe::base::{ArchiveId, ContentRange, Digest, StoreId, Timestamp};
+use blockframe::base::{ArchiveId, ContentRange, Digest, ObjectName, StoreId, Timestamp};
 use blockframe::format::binary::Reader;
+use blockframe::format::journal::{
+    BLOCK_LEN, Block, ChainHead, FileKind, GroupEncoder, ObjectFacts, Record, RecordAssembler, parse_file_header,
+    put_file_header,
+};
 use blockframe::format::manifest::{BlockRoots, ManifestParts};
 use blockframe::format::{
-    ArchiveDescriptor, BlockId, Entry, EntryPath, FileContent, Geometry, Manifest, NodeBody, NodeMeta, ObjectKind,
-    OuterCode, Profile, StoreDescriptor, TierLayout, TierRule,
+    ArchiveDescriptor, BlockId, BlockKey, Entry, EntryPath, FileContent, FormatError, Geometry, Manifest, NodeBody,
+    NodeMeta, ObjectKind, OuterCode, Profile, StagedContent, StagedExtent, StagedMap, StagingId, StoreDescriptor,
+    TierLayout, TierRule,
 };
 use std::fs;
 use std::path::Path;
@@ -50,6 +55,10 @@ fn store_descriptors_of_all_profiles() {
 }
 
 fn manifest(rule: TierRule, content_len: u64, entry: Option<Entry>) -> Manifest {
+    manifest_of(rule, content_len, entry, Digest::of(b"golden"))
+}
+
+fn manifest_of(rule: TierRule, content_len: u64, entry: Option<Entry>, hash: Digest) -> Manifest {
     let geometry = Geometry::choose(rule, content_len).unwrap();
     let mut number = 0;
     let mut roots = |id: BlockId| {
@@ -71,7 +80,7 @@ fn manifest(rule: TierRule, content_len: u64, entry: Option<Entry>) -> Manifest 
         committed: TIME,
         entry,
     };
-    Manifest::new(parts, geometry, Digest::of(b"golden"), blocks, outer).unwrap()
+    Manifest::new(parts, geometry, hash, blocks, outer).unwrap()
 }
 
 fn rule(tier: u8, layout: TierLayout, segment_size: u64, k: u16, m: u16, outer: Option<OuterCode>) -> TierRule {
@@ -93,6 +102,54 @@ fn manifests_of_all_layouts() {
         check(name, &bytes);
         assert_eq!(Manifest::from_bytes(&bytes).unwrap(), manifest);
     }
+}
+
+/// Bytes, and the chaining values of their segments, for a manifest whose content tree can be checked.
+fn content_with_tree(len: usize, segment_size: usize) -> (Vec<u8>, Vec<Digest>) {
+    let bytes: Vec<u8> = (0..len).map(|at| (at * 31 % 251) as u8).collect();
+    let mut leaves = Vec::new();
+    blockframe::merkle::hash_leaves(&bytes, 0, len as u64, &mut leaves);
+    let segments = leaves.chunks(segment_size / 16384).map(|leaves| blockframe::merkle::subtree(leaves).unwrap());
+    (bytes, segments.map(Digest::new).collect())
+}
+
+#[test]
+fn manifests_with_a_content_tree() {
+    let (bytes, tree) = content_with_tree(400_001, 65536);
+    let plain = manifest_of(rule(3, TierLayout::Blocks, 65536, 3, 2, None), 400_001, None, Digest::of(&bytes));
+    let with_tree = plain.clone().with_content_tree(tree.clone()).unwrap();
+    let golden = with_tree.to_bytes().unwrap();
+    check("manifest-tree-v2.json", &golden);
+    assert_eq!(Manifest::from_bytes(&golden).unwrap(), with_tree);
+    assert_eq!(Manifest::from_bytes(&golden).unwrap().content_tree(), Some(tree.as_slice()));
+    assert_eq!(Manifest::from_bytes(&plain.to_bytes().unwrap()).unwrap().content_tree(), None);
+    // A wrong tree is refused, in memory and in a file that is sealed.
+    let mut wrong = tree.clone();
+    wrong.swap(0, 1);
+    assert!(plain.clone().with_content_tree(wrong).is_err());
+    assert!(plain.clone().with_content_tree(tree[1..].to_vec()).is_err());
+    let text = String::from_utf8(golden).unwrap();
+    for (from, to) in [
+        (tree[2].to_hex(), tree[3].to_hex()),
+        ("\"version\": 2".into(), "\"version\": 1".into()),
+        ("\"version\": 2".into(), "\"version\": 3".into()),
+        ("content_tree".into(), "content_free".into()),
+    ] {
+        assert!(text.contains(&from));
+        assert!(Manifest::from_bytes(&resealed(text.replace(&from, &to))).is_err(), "{from} to {to}");
+    }
+    let text = String::from_utf8(plain.to_bytes().unwrap()).unwrap();
+    let newer = resealed(text.replace("\"version\": 1", "\"version\": 2"));
+    assert!(Manifest::from_bytes(&newer).is_err(), "version 2 without its member");
+}
+
+/// The document with a checksum that fits it.
+fn resealed(mut text: String) -> Vec<u8> {
+    let at = text.len() - "\"\n}\n".len() - 64;
+    text.replace_range(at..at + 64, &"0".repeat(64));
+    let digest = Digest::of(text.as_bytes()).to_hex();
+    text.replace_range(at..at + 64, &digest);
+    text.into_bytes()
 }
 
 /// One of each kind, with every optional part somewhere.
@@ -130,6 +187,80 @@ fn entries() -> Vec<Entry> {
         node("block", NodeBody::BlockDevice(0x0800), None, vec![]),
         Entry::HardLink { path: EntryPath::new("hard").unwrap(), target: EntryPath::new("a/file").unwrap() },
     ]
+}
+
+#[test]
+fn access_times() {
+    let accessed = Some(Timestamp { seconds: TIME.seconds - 1, nanoseconds: 5 });
+    let meta = NodeMeta { permissions: 0o600, modified: TIME, changed: TIME, accessed, ..NodeMeta::default() };
+    let body = NodeBody::File(FileContent { size: 5, hash: digest(5), extents: None });
+    let entry = Entry::Node { path: EntryPath::new("read").unwrap(), meta, body };
+    let mut bytes = Vec::new();
+    entry.encode(&mut bytes);
+    check("entry-accessed-v1.bin", &bytes);
+    assert_eq!(Entry::decode(&mut Reader::new("golden", &bytes)).unwrap(), entry);
+}
+
+/// One of each type.
+fn records() -> Vec<Record> {
+    let facts = ObjectFacts {
+        name: ObjectName::new(b"o", &digest(1)),
+        root: digest(2),
+        kind: ObjectKind::Bundle,
+        key: BlockKey::plain(digest(1), 4096),
+        tier: 2,
+        stored_len: 9999,
+    };
+    let meta = NodeMeta { permissions: 0o644, modified: TIME, changed: TIME, ..NodeMeta::default() };
+    let body = NodeBody::File(FileContent { size: 300, hash: digest(1), extents: None });
+    let name = b"n\xff".to_vec();
+    let until = Timestamp { seconds: TIME.seconds + 60, nanoseconds: 0 };
+    let extents = vec![
+        StagedExtent { range: ContentRange::between(10, 20), place: Some(4096) },
+        StagedExtent { range: ContentRange::between(300, 400), place: None },
+    ];
+    let staged = |map| StagedContent { file: StagingId::new(77), size: 500, base_len: 250, map };
+    let in_file = StagedMap::InFile { offset: 8192, len: 1000, hash: digest(3) };
+    vec![
+        Record::Object(facts.clone()),
+        Record::Member { hash: digest(1), offset: 512, size: 300, source: None },
+        Record::Member { hash: digest(4), offset: 1024, size: 1, source: Some(0x0123_4567_89ab_cdef) },
+        Record::ObjectRemoved(facts.name),
+        Record::Inode { node: 7, meta: meta.clone(), body: body.clone() },
+        Record::Dirent { parent: 1, name: name.clone(), node: 7 },
+        Record::DirentRemoved { parent: 1, name: name.clone() },
+        Record::InodeRemoved(7),
+        Record::NextInode(1000),
+        Record::Time(TIME),
+        Record::Staged { node: 7, content: staged(StagedMap::Inline(extents)) },
+        Record::Staged { node: 8, content: staged(in_file) },
+        Record::StagedRemoved(7),
+        Record::HistoryRemoved { before: TIME },
+        Record::PastInode { node: 7, since: TIME, until, meta, body },
+        Record::PastDirent { parent: 1, name, node: 7, since: TIME, until },
+    ]
+}
+
+#[test]
+fn a_journal_with_records_of_all_types() {
+    let start = ChainHead { sequence: 5, hash: digest(6) };
+    let mut bytes = Vec::new();
+    let mut encoder =
+        GroupEncoder::new(FileKind::Journal, put_file_header(FileKind::Journal, archive(), start, &mut bytes));
+    for record in records() {
+        encoder.push(&record, &mut bytes).unwrap();
+    }
+    encoder.finish(&mut bytes);
+    check("journal-v1.bfc", &bytes);
+    let (header, group) = bytes.split_at(BLOCK_LEN);
+    assert_eq!(parse_file_header(Block::parse(header).unwrap().payload).unwrap(), archive());
+    let mut found = Vec::new();
+    let mut take = |record| -> Result<(), FormatError> {
+        found.push(record);
+        Ok(())
+    };
+    RecordAssembler::default().push(Block::parse(group).unwrap().payload, &mut take).unwrap();
+    assert_eq!(found, records());
 }
 
 #[test]

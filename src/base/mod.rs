@@ -1,11 +1,13 @@
 //! Ids, units, clock and errors' common ground. No I/O.
 
+mod class;
 pub mod clock;
 pub mod ids;
 pub mod load;
 pub mod units;
 
 pub use blockframe_api::{ErrorClass, Timestamp};
+pub use class::{class_name, class_named};
 pub use clock::{Clock, SystemClock};
 pub use ids::{ArchiveId, ContentHash, Digest, ObjectName, StoreId};
 pub use load::{ForegroundLoad, LatencyGauge, LoadSample};

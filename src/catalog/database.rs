@@ -5,27 +5,34 @@ use crate::base::{ArchiveId, Digest};
 use crate::format::binary::Reader;
 use crate::format::entry::{decode_node, encode_node};
 use crate::format::journal::ChainHead;
-use crate::format::{NodeBody, NodeMeta};
+use crate::format::{FormatError, NodeBody, NodeMeta, StagedContent};
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Version of the schema; a database of another version is made anew from the journal.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 
 /// How long a reader waits for a writer that spills its cache, or commits.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long the end of a writer waits for readers that are within a question.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Pages of the write-ahead log after which they are put into the database: 16 MiB.
+const CHECKPOINT_PAGES: u32 = 4000;
 
 /// Statements kept compiled per connection.
 const CACHED_STATEMENTS: usize = 64;
 
 const SCHEMA: &str = "
 CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE inode(ino INTEGER PRIMARY KEY, links INTEGER NOT NULL, content INTEGER, body BLOB NOT NULL);
+CREATE TABLE inode(ino INTEGER PRIMARY KEY, links INTEGER NOT NULL, content INTEGER,
+    since INTEGER NOT NULL, body BLOB NOT NULL);
 CREATE INDEX inode_content ON inode(content) WHERE content IS NOT NULL;
-CREATE TABLE dirent(parent INTEGER NOT NULL, name BLOB NOT NULL, ino INTEGER NOT NULL, crc INTEGER NOT NULL,
-    PRIMARY KEY(parent, name)) WITHOUT ROWID;
+CREATE TABLE dirent(parent INTEGER NOT NULL, name BLOB NOT NULL, ino INTEGER NOT NULL, since INTEGER NOT NULL,
+    crc INTEGER NOT NULL, PRIMARY KEY(parent, name)) WITHOUT ROWID;
 CREATE INDEX dirent_ino ON dirent(ino);
 CREATE TABLE object(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, facts BLOB NOT NULL);
 CREATE TABLE content(id INTEGER PRIMARY KEY, object INTEGER NOT NULL, offset INTEGER NOT NULL, size INTEGER NOT NULL,
@@ -35,6 +42,15 @@ CREATE INDEX content_object ON content(object);
 CREATE TABLE source(signature INTEGER PRIMARY KEY, content INTEGER NOT NULL);
 CREATE INDEX source_content ON source(content);
 CREATE TABLE size(size INTEGER PRIMARY KEY);
+CREATE TABLE staged(ino INTEGER PRIMARY KEY, facts BLOB NOT NULL);
+CREATE TABLE past_inode(ino INTEGER NOT NULL, since INTEGER NOT NULL, until INTEGER NOT NULL, content INTEGER,
+    body BLOB NOT NULL, PRIMARY KEY(ino, until, since)) WITHOUT ROWID;
+CREATE INDEX past_inode_until ON past_inode(until);
+CREATE INDEX past_inode_content ON past_inode(content) WHERE content IS NOT NULL;
+CREATE TABLE past_dirent(parent INTEGER NOT NULL, name BLOB NOT NULL, ino INTEGER NOT NULL, since INTEGER NOT NULL,
+    until INTEGER NOT NULL, crc INTEGER NOT NULL, PRIMARY KEY(parent, name, until, since)) WITHOUT ROWID;
+CREATE INDEX past_dirent_until ON past_dirent(until);
+CREATE INDEX past_dirent_ino ON past_dirent(ino);
 ";
 
 /// How a connection is used.
@@ -116,14 +132,66 @@ impl Database {
             match usage {
                 Use::Read | Use::ReadOnlyMedium => connection.pragma_update(None, "query_only", true),
                 Use::Write => {
-                    connection.pragma_update_and_check(None, "journal_mode", "TRUNCATE", |_| Ok(()))?;
-                    connection.pragma_update(None, "synchronous", "FULL")
+                    connection.pragma_update(None, "synchronous", "FULL")?;
+                    let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+                    // Leaving the log would write to the file, which may be sealed.
+                    if mode != "wal" {
+                        connection.pragma_update_and_check(None, "journal_mode", "TRUNCATE", |_| Ok(()))?;
+                    }
+                    Ok(())
                 }
                 Use::Build => {
                     connection.pragma_update_and_check(None, "journal_mode", "OFF", |_| Ok(()))?;
                     connection.pragma_update(None, "synchronous", "OFF")
                 }
             }
+        })
+    }
+
+    /// From here on, changes go to a write-ahead log: readers of the database
+    /// wait for nothing, and a commit costs no sync. A power cut may take the
+    /// database back to an earlier commit; the journal then says what is missing.
+    /// Where there can be no such log, everything is as it was. No transaction
+    /// may be open.
+    pub(super) fn begin_log(&self) {
+        let begin = || {
+            self.run(|connection| {
+                let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+                if mode == "wal" {
+                    connection.pragma_update_and_check(None, "wal_autocheckpoint", CHECKPOINT_PAGES, |_| Ok(()))?;
+                    connection.pragma_update(None, "synchronous", "NORMAL")?;
+                }
+                Ok(mode)
+            })
+        };
+        match begin() {
+            Ok(mode) if mode == "wal" => {}
+            Ok(mode) => tracing::debug!("the catalog's database keeps its journal mode \"{mode}\""),
+            Err(error) => tracing::warn!("the catalog's database gets no write-ahead log: {error}"),
+        }
+    }
+
+    /// Makes what is committed while `change` runs durable at once. No transaction may be open.
+    pub(super) fn durably<T>(&self, change: impl FnOnce() -> CatalogResult<T>) -> CatalogResult<T> {
+        let level: i64 = self.run(|connection| connection.pragma_query_value(None, "synchronous", |row| row.get(0)))?;
+        self.run(|connection| connection.pragma_update(None, "synchronous", "FULL"))?;
+        let outcome = change();
+        self.run(|connection| connection.pragma_update(None, "synchronous", level))?;
+        outcome
+    }
+
+    /// Puts everything that is committed into the one file, durably, and ends
+    /// the write-ahead log if no reader has the database open. False when
+    /// something may be missing from the file, because readers are at work.
+    /// No transaction may be open.
+    pub(super) fn settle(&self) -> CatalogResult<bool> {
+        self.run(|connection| {
+            connection.pragma_update(None, "synchronous", "FULL")?;
+            connection.busy_timeout(SETTLE_TIMEOUT)?;
+            let busy: i64 = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+            let rolled = leave_log(connection)?;
+            connection.busy_timeout(BUSY_TIMEOUT)?;
+            Ok(busy == 0 || rolled)
         })
     }
 
@@ -142,6 +210,23 @@ impl Database {
         let outcome = outcome?;
         ended?;
         Ok(outcome)
+    }
+
+    /// Opens a transaction unless one is open.
+    pub(super) fn begin(&self) -> CatalogResult<()> {
+        if self.connection.is_autocommit() {
+            self.run(|connection| connection.execute_batch("BEGIN"))?;
+        }
+        Ok(())
+    }
+
+    /// Ends the transaction, if one is open, and what was done in it.
+    pub(super) fn roll_back(&self) {
+        if !self.connection.is_autocommit()
+            && let Err(error) = self.run(|connection| connection.execute_batch("ROLLBACK"))
+        {
+            tracing::warn!("a change of the catalog could not be rolled back: {error}");
+        }
     }
 
     /// An error of SQLite. What a damaged file causes is told apart.
@@ -213,8 +298,8 @@ impl Database {
     /// Up to where the database follows the journal.
     pub(super) fn head(&self) -> CatalogResult<Head> {
         let bytes: Vec<u8> = self.meta("head")?;
-        let read = || -> Result<Head, crate::format::FormatError> {
-            let mut reader = Reader::new("catalog head", checked(&bytes, 0)?);
+        let read = || -> Result<Head, FormatError> {
+            let mut reader = Reader::new("catalog head", checked(&bytes, &[0])?);
             let (file, length) = (reader.u64()?, reader.u64()?);
             let chain = ChainHead { sequence: reader.u64()?, hash: Digest::new(reader.array()?) };
             reader.finish()?;
@@ -229,14 +314,14 @@ impl Database {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
         bytes.extend_from_slice(head.chain.hash.as_bytes());
-        seal_row(&mut bytes, 0);
+        seal_row(&mut bytes, &[0]);
         self.put_meta("head", bytes)
     }
 
     pub(super) fn counters(&self) -> CatalogResult<Counters> {
         let bytes: Vec<u8> = self.meta("counters")?;
-        let read = || -> Result<Counters, crate::format::FormatError> {
-            let mut reader = Reader::new("catalog counters", checked(&bytes, 1)?);
+        let read = || -> Result<Counters, FormatError> {
+            let mut reader = Reader::new("catalog counters", checked(&bytes, &[1])?);
             let mut next = || reader.u64().map(|number| number as i64);
             let counters = Counters {
                 next_inode: next()?,
@@ -266,67 +351,111 @@ impl Database {
         ] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
-        seal_row(&mut bytes, 1);
+        seal_row(&mut bytes, &[1]);
         self.put_meta("counters", bytes)
     }
 
-    /// Reads a row of `inode`.
-    pub(super) fn parse_node(&self, ino: i64, bytes: &[u8]) -> CatalogResult<(NodeMeta, NodeBody)> {
+    /// Reads a row of `inode` or, with both ends of its period, of `past_inode`.
+    pub(super) fn parse_node(&self, ino: i64, period: &[i64], bytes: &[u8]) -> CatalogResult<(NodeMeta, NodeBody)> {
         let parse = || {
-            let mut reader = Reader::new("catalog node", checked(bytes, ino)?);
+            let mut reader = Reader::new("catalog node", checked(bytes, &[&[ino], period].concat())?);
             let node = decode_node(&mut reader)?;
             reader.finish()?;
             Ok(node)
         };
-        parse().map_err(|error: crate::format::FormatError| self.damaged(format!("inode {ino}: {error}")))
+        parse().map_err(|error: FormatError| self.damaged(format!("inode {ino}: {error}")))
     }
 
-    /// Checks a row of `dirent`.
-    pub(super) fn check_dirent(&self, parent: i64, name: &[u8], ino: i64, crc: i64) -> CatalogResult<()> {
-        if dirent_crc(parent, name, ino) == crc {
+    /// Everything that lies in staging, by inode number.
+    pub(super) fn staged(&self) -> CatalogResult<Vec<(i64, StagedContent)>> {
+        let rows: Vec<(i64, Vec<u8>)> = self.run(|connection| {
+            connection
+                .prepare_cached("SELECT ino, facts FROM staged ORDER BY ino")?
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect()
+        })?;
+        let parse = |ino: i64, bytes: &[u8]| {
+            let mut reader = Reader::new("staged content", checked(bytes, &[ino])?);
+            let content = StagedContent::decode(&mut reader)?;
+            reader.finish()?;
+            Ok((ino, content))
+        };
+        let parsed = rows.into_iter().map(|(ino, bytes)| {
+            parse(ino, &bytes)
+                .map_err(|error: FormatError| self.damaged(format!("staged content of inode {ino}: {error}")))
+        });
+        parsed.collect()
+    }
+
+    /// Nodes other than the root that have no name.
+    pub(super) fn unnamed(&self) -> CatalogResult<Vec<i64>> {
+        self.run(|connection| {
+            let mut statement = connection.prepare_cached("SELECT ino FROM inode WHERE links = 0 ORDER BY ino")?;
+            statement.query_map([], |row| row.get(0))?.collect()
+        })
+    }
+
+    /// Checks a row of `dirent` or, with both ends of its period, of `past_dirent`.
+    pub(super) fn check_dirent(
+        &self,
+        parent: i64,
+        name: &[u8],
+        ino: i64,
+        period: &[i64],
+        crc: i64,
+    ) -> CatalogResult<()> {
+        if dirent_crc(parent, name, ino, period) == crc {
             return Ok(());
         }
         Err(self.damaged(format!("the name \"{}\" in directory {parent}", String::from_utf8_lossy(name))))
     }
 }
 
+/// Goes back to a rollback journal, which needs no second file to read the
+/// database. False when other connections keep the write-ahead log.
+fn leave_log(connection: &Connection) -> rusqlite::Result<bool> {
+    match connection.pragma_update_and_check(None, "journal_mode", "TRUNCATE", |row| row.get::<_, String>(0)) {
+        Ok(mode) => Ok(mode != "wal"),
+        Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// The bytes of a row of `inode`: the node as in the journal, then its CRC32C.
-pub(super) fn node_row(ino: i64, meta: &NodeMeta, body: &NodeBody) -> Vec<u8> {
+pub(super) fn node_row(ino: i64, since: i64, meta: &NodeMeta, body: &NodeBody) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(96);
     encode_node(meta, body, &mut bytes);
-    seal_row(&mut bytes, ino);
+    seal_row(&mut bytes, &[ino, since]);
     bytes
 }
 
-/// Appends the CRC32C over the row's key (8 bytes, little-endian) and its bytes.
-pub(super) fn seal_row(bytes: &mut Vec<u8>, key: i64) {
-    let crc = crc32c::crc32c_append(crc32c::crc32c(&key.to_le_bytes()), bytes);
+fn crc_of(keys: &[i64]) -> u32 {
+    keys.iter().fold(0, |crc, key| crc32c::crc32c_append(crc, &key.to_le_bytes()))
+}
+
+/// Appends the CRC32C over the row's keys (8 bytes each, little-endian) and its bytes.
+pub(super) fn seal_row(bytes: &mut Vec<u8>, keys: &[i64]) {
+    let crc = crc32c::crc32c_append(crc_of(keys), bytes);
     bytes.extend_from_slice(&crc.to_le_bytes());
 }
 
 /// The bytes before the CRC32C that [`seal_row`] appended, if it is right.
-pub(super) fn checked(bytes: &[u8], key: i64) -> Result<&[u8], crate::format::FormatError> {
+pub(super) fn checked<'b>(bytes: &'b [u8], keys: &[i64]) -> Result<&'b [u8], FormatError> {
     let what = "catalog row";
-    let (row, crc) =
-        bytes.split_last_chunk::<4>().ok_or(crate::format::FormatError::Truncated { what, at: bytes.len() as u64 })?;
-    let expected = crc32c::crc32c_append(crc32c::crc32c(&key.to_le_bytes()), row);
-    if u32::from_le_bytes(*crc) == expected { Ok(row) } else { Err(crate::format::FormatError::Checksum { what }) }
+    let (row, crc) = bytes.split_last_chunk::<4>().ok_or(FormatError::Truncated { what, at: bytes.len() as u64 })?;
+    let expected = crc32c::crc32c_append(crc_of(keys), row);
+    if u32::from_le_bytes(*crc) == expected { Ok(row) } else { Err(FormatError::Checksum { what }) }
 }
 
-/// The checksum of a row of `dirent`.
-pub(super) fn dirent_crc(parent: i64, name: &[u8], ino: i64) -> i64 {
-    let crc = crc32c::crc32c(&parent.to_le_bytes());
-    let crc = crc32c::crc32c_append(crc, &ino.to_le_bytes());
+/// The checksum of a row of `dirent` or `past_dirent`.
+pub(super) fn dirent_crc(parent: i64, name: &[u8], ino: i64, period: &[i64]) -> i64 {
+    let crc = period.iter().fold(crc_of(&[parent, ino]), |crc, end| crc32c::crc32c_append(crc, &end.to_le_bytes()));
     i64::from(crc32c::crc32c_append(crc, name))
 }
 
 /// The checksum of a row of `content`.
 pub(super) fn content_crc(object: i64, offset: i64, size: i64, hash: &Digest) -> i64 {
-    let mut crc = 0;
-    for number in [object, offset, size] {
-        crc = crc32c::crc32c_append(crc, &number.to_le_bytes());
-    }
-    i64::from(crc32c::crc32c_append(crc, hash.as_bytes()))
+    i64::from(crc32c::crc32c_append(crc_of(&[object, offset, size]), hash.as_bytes()))
 }
 
 /// A hash as it stands in `content`: eight bytes as a number, which an index

@@ -49,6 +49,14 @@ pub enum CatalogError {
     /// An earlier change of this writer failed half-way.
     #[error("an earlier change of the catalog failed half-way; run the command again to continue from what is durable")]
     Interrupted,
+    /// The mount's daemon, which is the writer, did not do it.
+    #[error("{message}")]
+    Daemon {
+        /// What went wrong there, or on the way.
+        class: ErrorClass,
+        /// The same for people.
+        message: String,
+    },
     /// The database failed.
     #[error("the catalog's database {file} failed")]
     Database {
@@ -98,6 +106,7 @@ impl CatalogError {
             Self::LinkTargetMissing { .. } => ErrorClass::NotFound,
             Self::ObjectNeeded { .. } => ErrorClass::Busy,
             Self::Interrupted => ErrorClass::Latched,
+            Self::Daemon { class, .. } => *class,
             Self::Database { .. } => ErrorClass::Unavailable,
             Self::Damaged { .. } | Self::Format(_) => ErrorClass::Damaged,
             Self::Local { source, .. } => match source.kind() {

@@ -8,6 +8,7 @@
 //! read back.
 
 use super::database::{Database, Head};
+use super::history::{self, timestamp};
 use super::queries::ROOT;
 use super::{CatalogError, CatalogResult};
 use crate::base::ArchiveId;
@@ -256,13 +257,23 @@ impl GroupWriter<'_> {
     pub(super) fn finish(mut self) -> CatalogResult<Head> {
         let encoder = std::mem::replace(&mut self.encoder, GroupEncoder::new(FileKind::Journal, ChainHead::START));
         let chain = encoder.finish(&mut self.buffer);
-        self.flush()?;
+        if let Err(error) = self.flush() {
+            // Some of it, even all, may stand there: nobody was told that it counts.
+            self.take_back();
+            return Err(error);
+        }
         Ok(Head { file: self.head.file, length: self.at, chain })
     }
 
     /// Gives back what was appended already. Nothing of it counts anyway.
     pub(super) fn abandon(self) {
-        if self.at > self.head.length
+        if self.at > self.head.length {
+            self.take_back();
+        }
+    }
+
+    fn take_back(&self) {
+        if self.head.length > 0
             && let Err(error) = self.replica.store.append(&self.key, self.head.length, &[])
         {
             tracing::warn!("the space of an abandoned change is not given back yet: {error}");
@@ -370,7 +381,7 @@ impl Scanner {
 }
 
 /// Calls `take` with the records that make the database's state from nothing:
-/// objects with their contents, nodes, names.
+/// objects with their contents, nodes, names, what is staged, what was.
 fn dump(database: &Database, take: &mut dyn FnMut(Record) -> CatalogResult<()>) -> CatalogResult<()> {
     let mut after = String::new();
     loop {
@@ -384,23 +395,34 @@ fn dump(database: &Database, take: &mut dyn FnMut(Record) -> CatalogResult<()>) 
             }
         }
     }
+    // Many rows in a row are of one time: it is said when it changes.
+    let mut time = 0;
+    let mut at = |since: i64, take: &mut dyn FnMut(Record) -> CatalogResult<()>| {
+        if std::mem::replace(&mut time, since) == since { Ok(()) } else { take(Record::Time(timestamp(since))) }
+    };
     let mut after = 0;
     loop {
         let page = database.node_page(after, 1024)?;
-        let Some((last, _)) = page.last() else { break };
+        let Some((last, ..)) = page.last() else { break };
         after = *last;
-        for (ino, (meta, body)) in page {
+        for (ino, since, (meta, body)) in page {
+            at(since, take)?;
             take(Record::Inode { node: ino as u64, meta, body })?;
         }
     }
     let mut after = (ROOT - 1, Vec::new());
     loop {
         let page = database.dirent_page(after.0, &after.1, 1024)?;
-        let Some((parent, name, _)) = page.last() else { break };
+        let Some((parent, name, ..)) = page.last() else { break };
         after = (*parent, name.clone());
-        for (parent, name, ino) in page {
+        for (parent, name, ino, since) in page {
+            at(since, take)?;
             take(Record::Dirent { parent: parent as u64, name, node: ino as u64 })?;
         }
     }
+    for (ino, content) in database.staged()? {
+        take(Record::Staged { node: ino as u64, content })?;
+    }
+    history::dump(database, take)?;
     take(Record::NextInode(database.counters()?.next_inode as u64))
 }

@@ -5,6 +5,7 @@ use super::exit::{ExitStatus, class_name};
 use crate::archive::ArchiveError;
 use crate::base::ErrorClass;
 use crate::catalog::CatalogError;
+use crate::control::ControlError;
 use crate::format::FormatError;
 use crate::ingest::IngestError;
 use crate::scrub::ScrubError;
@@ -83,7 +84,7 @@ macro_rules! from_layer {
         })*
     };
 }
-from_layer!(ArchiveError, CatalogError, IngestError, ScrubError, StoreError, VfsError);
+from_layer!(ArchiveError, CatalogError, ControlError, IngestError, ScrubError, StoreError, VfsError);
 #[cfg(unix)]
 from_layer!(blockframe_fuse::MountError);
 

@@ -4,6 +4,8 @@
 use crate::archive::Verdict;
 use crate::base::ErrorClass;
 
+pub use crate::base::class_name;
+
 /// What the process ends with. Scripts rely on the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ExitStatus {
@@ -87,35 +89,6 @@ impl ExitStatus {
             Verdict::Degraded | Verdict::Recoverable => ExitStatus::DamageFound,
             Verdict::Unrecoverable => ExitStatus::DataLost,
         }
-    }
-}
-
-/// The class as JSON output names it.
-pub fn class_name(class: ErrorClass) -> &'static str {
-    match class {
-        ErrorClass::NotFound => "not_found",
-        ErrorClass::Exists => "exists",
-        ErrorClass::NotDirectory => "not_directory",
-        ErrorClass::IsDirectory => "is_directory",
-        ErrorClass::NotEmpty => "not_empty",
-        ErrorClass::TooManyLinks => "too_many_links",
-        ErrorClass::TooLarge => "too_large",
-        ErrorClass::Denied => "denied",
-        ErrorClass::Invalid => "invalid",
-        ErrorClass::NameTooLong => "name_too_long",
-        ErrorClass::NoAttribute => "no_attribute",
-        ErrorClass::NoSuchRange => "no_such_range",
-        ErrorClass::ReadOnly => "read_only",
-        ErrorClass::NotSupported => "not_supported",
-        ErrorClass::Busy => "busy",
-        ErrorClass::NoSpace => "no_space",
-        ErrorClass::Unavailable => "unavailable",
-        ErrorClass::Damaged => "damaged",
-        ErrorClass::Unrecoverable => "unrecoverable",
-        ErrorClass::Latched => "latched",
-        ErrorClass::WrongKey => "wrong_key",
-        ErrorClass::Interrupted => "interrupted",
-        ErrorClass::Internal => "internal",
     }
 }
 

@@ -14,6 +14,7 @@ mod logging;
 pub mod namespace;
 pub mod output;
 pub mod units;
+mod writes;
 
 use args::Cli;
 use clap::Parser as _;

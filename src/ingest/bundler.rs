@@ -6,7 +6,7 @@ use super::report::FileReport;
 use super::{IngestError, IngestResult};
 use crate::archive::{Archive, ArchiveResult, ObjectPlan, ObjectRef, WriteControl, WrittenObject};
 use crate::base::ContentHash;
-use crate::catalog::{CatalogWriter, NewMember, NewObject, ObjectRecord, SourceSignature};
+use crate::catalog::{CatalogWrites, NewMember, NewObject, ObjectRecord, SourceSignature};
 use crate::format::{BundleBuilder, BundleTable, Entry, Manifest, ObjectKind};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 /// The open bundle, and the one that is being written.
 pub(super) struct Bundler<'a> {
     archive: &'a Arc<Archive>,
-    writer: &'a CatalogWriter,
+    writer: &'a dyn CatalogWrites,
     progress: &'a Progress<'a>,
     open: OpenBundle,
     in_flight: Option<InFlight>,
@@ -46,7 +46,7 @@ struct InFlight {
 }
 
 impl<'a> Bundler<'a> {
-    pub(super) fn new(archive: &'a Arc<Archive>, writer: &'a CatalogWriter, progress: &'a Progress<'a>) -> Self {
+    pub(super) fn new(archive: &'a Arc<Archive>, writer: &'a dyn CatalogWrites, progress: &'a Progress<'a>) -> Self {
         Self { archive, writer, progress, open: OpenBundle::default(), in_flight: None, closed_one: false }
     }
 
@@ -105,7 +105,7 @@ impl<'a> Bundler<'a> {
         let plan = ObjectPlan {
             readable: bundle_name(&first),
             kind: ObjectKind::Bundle,
-            sequence: self.writer.sequence(),
+            sequence: self.writer.sequence()?,
             entry: None,
         };
         let archive = Arc::clone(self.archive);
@@ -164,7 +164,7 @@ impl<'a> Bundler<'a> {
         let plan = ObjectPlan {
             readable: entry.path().name().to_vec(),
             kind: ObjectKind::File,
-            sequence: self.writer.sequence(),
+            sequence: self.writer.sequence()?,
             entry: Some(entry),
         };
         let control = WriteControl { progress: &|_| {}, cancel: &AtomicBool::new(false) };

@@ -11,7 +11,7 @@ use super::walk::{CommitItem, CommitSource, Excluded, Found, Walk, check_distinc
 use super::{IngestError, IngestResult, Problem};
 use crate::archive::{Archive, ArchiveError, ContentSource, Depth, ObjectPlan, Verdict, WriteControl, WrittenObject};
 use crate::base::{ContentHash, Digest, ObjectName};
-use crate::catalog::{CatalogWriter, ContentPlace, Inode, NewMember, SourceSignature};
+use crate::catalog::{CatalogWrites, ContentPlace, Inode, NewMember, SourceSignature};
 use crate::format::{BundleBuilder, Entry, EntryPath, FileContent, NodeBody, NodeMeta, ObjectKind};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -55,7 +55,7 @@ impl std::fmt::Debug for CommitRequest<'_> {
 /// rest is committed. On error nothing of the commit is visible.
 pub fn commit(
     archive: &Arc<Archive>,
-    writer: &CatalogWriter,
+    writer: &dyn CatalogWrites,
     request: CommitRequest<'_>,
     reporter: &dyn Reporter,
 ) -> IngestResult<CommitReport> {
@@ -71,7 +71,7 @@ pub fn commit(
 
 fn run(
     archive: &Arc<Archive>,
-    writer: &CatalogWriter,
+    writer: &dyn CatalogWrites,
     request: CommitRequest<'_>,
     excluded: &Excluded,
     progress: &Progress<'_>,
@@ -145,7 +145,7 @@ struct FirstName {
 
 struct Commit<'a> {
     archive: &'a Arc<Archive>,
-    writer: &'a CatalogWriter,
+    writer: &'a dyn CatalogWrites,
     progress: &'a Progress<'a>,
     cancel: &'a AtomicBool,
     lost: &'a dyn Fn(&ObjectName) -> bool,
@@ -457,7 +457,7 @@ impl Commit<'_> {
         let plan = ObjectPlan {
             readable: subject.path.name().to_vec(),
             kind: ObjectKind::File,
-            sequence: self.writer.sequence(),
+            sequence: self.writer.sequence()?,
             entry: (encoded.len() <= MAX_MANIFEST_ENTRY).then_some(entry),
         };
         let reporter = self.progress.reporter;

@@ -25,5 +25,6 @@ pub use report::{CommitReport, FileReport, Outcome, Reporter};
 
 pub use restore::{RestoreOutcome, RestoreReport, RestoreReporter, RestoreRequest, Restored, restore};
 pub use spool::Spool;
+pub(crate) use spool::{EntrySpool, SpooledEntries};
 pub use stream::stream;
 pub use walk::{CommitItem, CommitSource};

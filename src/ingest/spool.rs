@@ -6,6 +6,7 @@ use crate::archive::ContentSource;
 use crate::base::{ContentHash, StoreId};
 use crate::catalog::CatalogResult;
 use crate::format::binary::Reader;
+use crate::format::journal::MAX_RECORD;
 use crate::format::{Entry, FormatError, layout};
 use crate::store::{BlockStore, StagedFile, StoreError, StoreKey, StoreResult, StoredFile};
 use std::io::{self, Read};
@@ -14,6 +15,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 const WHAT: &str = "spooled entry";
 const CHUNK: usize = 256 * 1024;
+
+/// What the name of such a file begins with.
+const PREFIX: &str = "spool-";
 
 /// A temporary file, deleted when dropped. A crash leaves it in the store's
 /// directory of temporary files, where `gc` finds it.
@@ -25,7 +29,7 @@ struct Temporary {
 
 impl Temporary {
     fn create(store: &Arc<dyn BlockStore>) -> StoreResult<(Self, Arc<dyn StagedFile>)> {
-        let key = StoreKey::new(format!("{}/spool-{}", layout::TMP_DIR, StoreId::random()))
+        let key = StoreKey::new(format!("{}/{PREFIX}{}", layout::TMP_DIR, StoreId::random()))
             .map_err(|error| StoreError::bad_key(store.label(), error))?;
         let file = store.create(&key)?;
         Ok((Self { store: Arc::clone(store), key }, file))
@@ -46,7 +50,7 @@ impl Drop for Temporary {
 
 /// A list of entries in a file, so that memory does not grow with the tree.
 #[derive(Debug)]
-pub(super) struct EntrySpool {
+pub(crate) struct EntrySpool {
     temporary: Temporary,
     file: Arc<dyn StagedFile>,
     buffer: Vec<u8>,
@@ -56,7 +60,7 @@ pub(super) struct EntrySpool {
 
 impl EntrySpool {
     /// An empty list.
-    pub(super) fn create(store: &Arc<dyn BlockStore>) -> StoreResult<Self> {
+    pub(crate) fn create(store: &Arc<dyn BlockStore>) -> StoreResult<Self> {
         let (temporary, file) = Temporary::create(store)?;
         Ok(Self { temporary, file, buffer: Vec::new(), written: 0, count: 0 })
     }
@@ -67,7 +71,7 @@ impl EntrySpool {
     }
 
     /// Appends an entry: its length (u32) and its bytes.
-    pub(super) fn push(&mut self, entry: &Entry) -> StoreResult<()> {
+    pub(crate) fn push(&mut self, entry: &Entry) -> StoreResult<()> {
         let start = self.buffer.len();
         self.buffer.extend_from_slice(&[0; 4]);
         entry.encode(&mut self.buffer);
@@ -88,15 +92,29 @@ impl EntrySpool {
     pub(super) fn into_entries(mut self) -> StoreResult<SpooledEntries> {
         self.flush()?;
         let file = self.temporary.open()?;
-        Ok(SpooledEntries { file, _temporary: self.temporary, end: self.written, at: 0, buffer: Vec::new(), used: 0 })
+        Ok(SpooledEntries {
+            file,
+            _temporary: Some(self.temporary),
+            end: self.written,
+            at: 0,
+            buffer: Vec::new(),
+            used: 0,
+        })
+    }
+
+    /// The file's key, once all entries are in it, for another process to read them.
+    pub(crate) fn written(&mut self) -> StoreResult<&StoreKey> {
+        self.flush()?;
+        Ok(&self.temporary.key)
     }
 }
 
 /// Reads an [`EntrySpool`].
 #[derive(Debug)]
-pub(super) struct SpooledEntries {
+pub(crate) struct SpooledEntries {
     file: Arc<dyn StoredFile>,
-    _temporary: Temporary,
+    /// None when it is another process's.
+    _temporary: Option<Temporary>,
     end: u64,
     /// First byte that is not in `buffer` yet.
     at: u64,
@@ -106,6 +124,17 @@ pub(super) struct SpooledEntries {
 }
 
 impl SpooledEntries {
+    /// The entries that another process wrote. Error for what is no key of such a file.
+    pub(crate) fn open(store: &Arc<dyn BlockStore>, key: &StoreKey) -> CatalogResult<Self> {
+        let name = key.as_str().strip_prefix(layout::TMP_DIR).and_then(|rest| rest.strip_prefix('/'));
+        if !name.is_some_and(|name| name.starts_with(PREFIX) && !name.contains('/')) {
+            return Err(FormatError::invalid(WHAT, format!("{key} is no file of entries")).into());
+        }
+        let file = store.open(key)?;
+        let end = file.len();
+        Ok(Self { file, _temporary: None, end, at: 0, buffer: Vec::new(), used: 0 })
+    }
+
     /// Makes the buffer hold `len` bytes more than were used.
     fn fill(&mut self, len: usize) -> CatalogResult<()> {
         if self.buffer.len() - self.used >= len {
@@ -133,6 +162,9 @@ impl SpooledEntries {
 
     fn read_entry(&mut self) -> CatalogResult<Entry> {
         let len = Reader::new(WHAT, self.take(4)?).u32()? as usize;
+        if len > MAX_RECORD {
+            return Err(FormatError::invalid(WHAT, format!("an entry of {len} bytes is too long")).into());
+        }
         let mut reader = Reader::new(WHAT, self.take(len)?);
         let entry = Entry::decode(&mut reader)?;
         reader.finish()?;

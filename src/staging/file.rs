@@ -57,7 +57,7 @@ pub(super) struct Inner {
     /// Used since somebody looked for a descriptor to close.
     used: AtomicBool,
     /// Served by passthrough, as the state says: for those who must not wait for its lock.
-    in_place: AtomicBool,
+    pub(super) in_place: AtomicBool,
     latched: AtomicBool,
     doomed: AtomicBool,
     /// The change of names that made its own.

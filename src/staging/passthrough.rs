@@ -77,6 +77,11 @@ impl StagedFile {
         raw.set_len(state.size).map_err(|error| self.write_failed("prepare", error))
     }
 
+    /// Whether the kernel writes it by itself.
+    pub fn is_passthrough(&self) -> bool {
+        self.0.in_place.load(std::sync::atomic::Ordering::Acquire)
+    }
+
     /// Asks the disk what became of a file that the kernel writes; `None` when it does not.
     pub fn refresh(&self) -> StagingResult<Option<InPlace>> {
         let mut state = self.state_mut();

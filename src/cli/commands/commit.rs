@@ -10,6 +10,8 @@ use crate::cli::interrupt::Interrupt;
 use crate::cli::namespace::parse_path;
 use crate::cli::output::{JsonPath, Output, Progress};
 use crate::cli::units;
+use crate::cli::writes::writes;
+use crate::control::Purpose;
 use crate::format::EntryPath;
 use crate::ingest::{self, CommitItem, CommitReport, CommitRequest, FileReport, Outcome, Reporter};
 use std::os::unix::ffi::OsStrExt as _;
@@ -25,12 +27,12 @@ pub(super) fn run(context: &Context, args: &CommitArgs) -> CliResult<ExitStatus>
     let open = context.open()?;
     let items = items(args, &open, &directory)?;
     let interrupt = Interrupt::install()?;
-    let writer = open.catalog.writer()?;
+    let writer = writes(&open, Purpose::Commit)?;
     let reporter = Printer { out, open: &open, progress: out.progress("committing", 0) };
     let lost = |object: &ObjectName| matches!(open.health.verified(object), Ok(Some((_, Verdict::Unrecoverable))));
     let exclude = vec![open.directory.clone()];
     let request = CommitRequest { items, exclude, cancel: interrupt.flag(), lost: &lost };
-    let result = ingest::commit(&open.archive, &writer, request, &reporter);
+    let result = ingest::commit(&open.archive, &*writer, request, &reporter);
     reporter.progress.finish();
     // Also after an error: what was stored is recorded, and the next commit continues from there.
     let finished = writer.finish();

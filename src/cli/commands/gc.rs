@@ -2,12 +2,14 @@
 
 use crate::archive::Archive;
 use crate::base::{ErrorClass, ObjectName};
-use crate::catalog::{Catalog, CatalogWriter};
+use crate::catalog::{Catalog, CatalogWrites};
 use crate::cli::args::GcArgs;
 use crate::cli::context::Context;
 use crate::cli::error::CliResult;
 use crate::cli::exit::ExitStatus;
 use crate::cli::units;
+use crate::cli::writes::writes;
+use crate::control::Purpose;
 use crate::format::ObjectKind;
 use crate::format::layout::{PRIVATE_DIR, QUARANTINE_DIR, TMP_DIR};
 use crate::store::{BlockStore, StoreError, StoreKey, is_leftover_name};
@@ -32,10 +34,10 @@ enum Leftover {
 pub(super) fn run(context: &Context, args: &GcArgs) -> CliResult<ExitStatus> {
     let open = context.open()?;
     let out = context.out();
-    // The writer's lock: with it, nothing below tmp/ belongs to a commit that still runs.
-    let writer = open.catalog.writer()?;
+    // The one writer: while it is, nothing below tmp/ belongs to a commit that still runs.
+    let writer = writes(&open, Purpose::Collect)?;
     let store = open.archive.store();
-    let Orphans { removable, ahead } = orphans(&open.archive, &open.catalog, &writer)?;
+    let Orphans { removable, ahead } = orphans(&open.archive, &open.catalog, &*writer)?;
     let mut count = 0;
     let mut freed = 0;
     let mut tell = |leftover: &Leftover, line: String, bytes: u64| {
@@ -54,14 +56,21 @@ pub(super) fn run(context: &Context, args: &GcArgs) -> CliResult<ExitStatus> {
             continue;
         }
         let line = format!("unreferenced {object}");
-        let key = key(&**store, object.as_str())?;
-        tell(&Leftover::Unreferenced { object, bytes: record.stored_len }, line, record.stored_len)?;
         if !args.dry_run {
+            let key = key(&**store, object.as_str())?;
             // The record first: a record without shards would be taken for stored content, shards
             // without a record are only an orphan for the next gc.
-            writer.remove_object(&record)?;
-            store.delete_prefix(&key)?;
+            match writer.remove_object(&record) {
+                Ok(()) => store.delete_prefix(&key)?,
+                // A program may still read a file that has no name any more.
+                Err(error) if error.class() == ErrorClass::Busy => {
+                    tracing::warn!(%object, "kept: it came into use meanwhile");
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
+        tell(&Leftover::Unreferenced { object, bytes: record.stored_len }, line, record.stored_len)?;
     }
     for (object, bytes) in removable {
         let line = format!("orphan       {object}");
@@ -112,7 +121,7 @@ struct Orphans {
 /// An object that was published just before a crash carries the sequence
 /// number that the catalog still stands at. One with a higher number says
 /// that the catalog has lost its end, and then the object is the only copy.
-fn orphans(archive: &Archive, catalog: &Catalog, writer: &CatalogWriter) -> CliResult<Orphans> {
+fn orphans(archive: &Archive, catalog: &Catalog, writer: &dyn CatalogWrites) -> CliResult<Orphans> {
     let mut known = HashSet::new();
     catalog.objects(None, &mut |record| {
         known.insert(record.reference.name);
@@ -126,7 +135,7 @@ fn orphans(archive: &Archive, catalog: &Catalog, writer: &CatalogWriter) -> CliR
         }
         // Without a manifest of ours nothing says whose it is: it stays.
         let Ok(manifest) = archive.load_manifest(&name) else { continue };
-        if manifest.sequence <= writer.sequence() {
+        if manifest.sequence <= writer.sequence()? {
             orphans.removable.push((name, manifest.geometry().stored_len()));
         } else {
             orphans.ahead.push(name);

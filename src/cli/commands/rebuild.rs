@@ -6,10 +6,12 @@ use crate::cli::context::Context;
 use crate::cli::error::CliResult;
 use crate::cli::exit::ExitStatus;
 use crate::cli::units;
+use crate::cli::writes::refuse_while_mounted;
 
 /// Rebuilds the catalog, and says what could not be had.
 pub(super) fn run(context: &Context, args: &RebuildArgs) -> CliResult<ExitStatus> {
     let base = context.open_objects()?;
+    refuse_while_mounted(&base.directory, "the catalog cannot be rebuilt")?;
     let source = match args.source {
         RebuildFrom::Best => RebuildSource::Best,
         RebuildFrom::Journal => RebuildSource::Journal,
