@@ -119,7 +119,7 @@ impl LiveVfs {
         limits: VfsLimits,
         sync_policy: SyncPolicy,
     ) -> VfsResult<Self> {
-        let files = Arc::new(Files::default());
+        let files = Arc::new(Files::new(Arc::clone(&staging)));
         let clock = Arc::clone(archive.clock());
         let namespace =
             Namespace::open(catalog, clock, Arc::clone(&files) as _).map_err(|error| error::of_namespace(&error))?;

@@ -181,7 +181,10 @@ impl LiveVfs {
 
     pub(super) fn release_file(&self, open: &OpenLive) {
         let file = &open.file;
+        // What the kernel writes by itself is published when it lets go of the file, below.
+        let in_place = file.times().in_place.is_some();
         if open.how.write
+            && !in_place
             && let Err(error) = self.publish(file)
         {
             tracing::error!(file = self.path(file.node()), %error, "what was written cannot be kept");
