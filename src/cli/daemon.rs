@@ -11,7 +11,7 @@ use super::context::{Context, OpenArchive, state_directory};
 use super::error::{CliError, CliResult};
 use super::exit::ExitStatus;
 use crate::archive::Archive;
-use crate::base::ErrorClass;
+use crate::base::{ErrorClass, Timestamp};
 use crate::scrub::{CatalogLedger, ScrubDaemon, ScrubOptions, Scrubber, StopSignal};
 use crate::vfs::{ArchiveVfs, HealthSource, VfsLimits};
 use blockframe_fuse::{MountOptions, Mounted};
@@ -73,8 +73,26 @@ pub(super) fn start_in_background() -> CliResult<ExitStatus> {
     }
 }
 
+/// What of the archive a mount shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct View {
+    /// Whether writes are refused.
+    pub(super) read_only: bool,
+    /// The archive as it was then; none: as it is.
+    pub(super) at: Option<Timestamp>,
+}
+
 /// Mounts, and serves until somebody unmounts, or SIGTERM, SIGINT or SIGHUP arrives.
-pub(super) fn serve(context: &Context, mountpoint: &Path, options: &MountOptions) -> CliResult<ExitStatus> {
+pub(super) fn serve(
+    context: &Context,
+    mountpoint: &Path,
+    options: &MountOptions,
+    view: View,
+) -> CliResult<ExitStatus> {
+    if view.at.is_some() {
+        let what = "this version cannot mount an archive as it was; leave out --at";
+        return Err(CliError::new(ErrorClass::NotSupported, what));
+    }
     let background = is_background_child();
     if background {
         // Away from the terminal that started it. Fails only for a process that leads a group already.
