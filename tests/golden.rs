@@ -3,12 +3,17 @@
 //! either a bug or a new format version. `BLOCKFRAME_BLESS=1` rewrites the files.
 #![allow(clippy::unwrap_used)]
 
-use blockframe::base::{ArchiveId, ContentRange, Digest, StoreId, Timestamp};
+use blockframe::base::{ArchiveId, ContentRange, Digest, ObjectName, StoreId, Timestamp};
 use blockframe::format::binary::Reader;
+use blockframe::format::journal::{
+    BLOCK_LEN, Block, ChainHead, FileKind, GroupEncoder, ObjectFacts, Record, RecordAssembler, parse_file_header,
+    put_file_header,
+};
 use blockframe::format::manifest::{BlockRoots, ManifestParts};
 use blockframe::format::{
-    ArchiveDescriptor, BlockId, Entry, EntryPath, FileContent, Geometry, Manifest, NodeBody, NodeMeta, ObjectKind,
-    OuterCode, Profile, StoreDescriptor, TierLayout, TierRule,
+    ArchiveDescriptor, BlockId, BlockKey, Entry, EntryPath, FileContent, FormatError, Geometry, Manifest, NodeBody,
+    NodeMeta, ObjectKind, OuterCode, Profile, StagedContent, StagedExtent, StagedMap, StagingId, StoreDescriptor,
+    TierLayout, TierRule,
 };
 use std::fs;
 use std::path::Path;
@@ -130,6 +135,80 @@ fn entries() -> Vec<Entry> {
         node("block", NodeBody::BlockDevice(0x0800), None, vec![]),
         Entry::HardLink { path: EntryPath::new("hard").unwrap(), target: EntryPath::new("a/file").unwrap() },
     ]
+}
+
+#[test]
+fn access_times() {
+    let accessed = Some(Timestamp { seconds: TIME.seconds - 1, nanoseconds: 5 });
+    let meta = NodeMeta { permissions: 0o600, modified: TIME, changed: TIME, accessed, ..NodeMeta::default() };
+    let body = NodeBody::File(FileContent { size: 5, hash: digest(5), extents: None });
+    let entry = Entry::Node { path: EntryPath::new("read").unwrap(), meta, body };
+    let mut bytes = Vec::new();
+    entry.encode(&mut bytes);
+    check("entry-accessed-v1.bin", &bytes);
+    assert_eq!(Entry::decode(&mut Reader::new("golden", &bytes)).unwrap(), entry);
+}
+
+/// One of each type.
+fn records() -> Vec<Record> {
+    let facts = ObjectFacts {
+        name: ObjectName::new(b"o", &digest(1)),
+        root: digest(2),
+        kind: ObjectKind::Bundle,
+        key: BlockKey::plain(digest(1), 4096),
+        tier: 2,
+        stored_len: 9999,
+    };
+    let meta = NodeMeta { permissions: 0o644, modified: TIME, changed: TIME, ..NodeMeta::default() };
+    let body = NodeBody::File(FileContent { size: 300, hash: digest(1), extents: None });
+    let name = b"n\xff".to_vec();
+    let until = Timestamp { seconds: TIME.seconds + 60, nanoseconds: 0 };
+    let extents = vec![
+        StagedExtent { range: ContentRange::between(10, 20), place: Some(4096) },
+        StagedExtent { range: ContentRange::between(300, 400), place: None },
+    ];
+    let staged = |map| StagedContent { file: StagingId::new(77), size: 500, base_len: 250, map };
+    let in_file = StagedMap::InFile { offset: 8192, len: 1000, hash: digest(3) };
+    vec![
+        Record::Object(facts.clone()),
+        Record::Member { hash: digest(1), offset: 512, size: 300, source: None },
+        Record::Member { hash: digest(4), offset: 1024, size: 1, source: Some(0x0123_4567_89ab_cdef) },
+        Record::ObjectRemoved(facts.name),
+        Record::Inode { node: 7, meta: meta.clone(), body: body.clone() },
+        Record::Dirent { parent: 1, name: name.clone(), node: 7 },
+        Record::DirentRemoved { parent: 1, name: name.clone() },
+        Record::InodeRemoved(7),
+        Record::NextInode(1000),
+        Record::Time(TIME),
+        Record::Staged { node: 7, content: staged(StagedMap::Inline(extents)) },
+        Record::Staged { node: 8, content: staged(in_file) },
+        Record::StagedRemoved(7),
+        Record::HistoryRemoved { before: TIME },
+        Record::PastInode { node: 7, since: TIME, until, meta, body },
+        Record::PastDirent { parent: 1, name, node: 7, since: TIME, until },
+    ]
+}
+
+#[test]
+fn a_journal_with_records_of_all_types() {
+    let start = ChainHead { sequence: 5, hash: digest(6) };
+    let mut bytes = Vec::new();
+    let mut encoder =
+        GroupEncoder::new(FileKind::Journal, put_file_header(FileKind::Journal, archive(), start, &mut bytes));
+    for record in records() {
+        encoder.push(&record, &mut bytes).unwrap();
+    }
+    encoder.finish(&mut bytes);
+    check("journal-v1.bfc", &bytes);
+    let (header, group) = bytes.split_at(BLOCK_LEN);
+    assert_eq!(parse_file_header(Block::parse(header).unwrap().payload).unwrap(), archive());
+    let mut found = Vec::new();
+    let mut take = |record| -> Result<(), FormatError> {
+        found.push(record);
+        Ok(())
+    };
+    RecordAssembler::default().push(Block::parse(group).unwrap().payload, &mut take).unwrap();
+    assert_eq!(found, records());
 }
 
 #[test]

@@ -3,16 +3,19 @@
 
 use super::CatalogResult;
 use super::database::{Counters, Database, content_crc, dirent_crc, node_row, seal_row, split_hash};
+use super::history::instant;
 use super::queries::ROOT;
 use crate::base::{ContentHash, ObjectName};
 use crate::format::journal::{ObjectFacts, Record};
-use crate::format::{FileContent, NodeBody, NodeMeta};
+use crate::format::{FileContent, NodeBody, NodeMeta, StagedContent};
 
 /// Applies one group of records after the other within the caller's transaction.
 #[derive(Debug)]
 pub(super) struct Applier<'d> {
-    database: &'d Database,
+    pub(super) database: &'d Database,
     counters: Counters,
+    /// When the records of this group happened, nanoseconds since 1970; 0 where nothing says it.
+    pub(super) now: i64,
     object: Option<i64>,
     /// The node set last, and whether it is a directory: its name comes next.
     latest: Option<(i64, bool)>,
@@ -25,7 +28,14 @@ pub(super) struct Applier<'d> {
 impl<'d> Applier<'d> {
     pub(super) fn new(database: &'d Database, lenient: bool) -> CatalogResult<Self> {
         let counters = database.counters()?;
-        Ok(Self { database, counters, object: None, latest: None, lenient, misfits: 0 })
+        Ok(Self { database, counters, now: 0, object: None, latest: None, lenient, misfits: 0 })
+    }
+
+    /// What follows is another group: what an earlier record said of the next ones is over.
+    pub(super) fn begin_group(&mut self) {
+        self.now = 0;
+        self.object = None;
+        self.latest = None;
     }
 
     /// The inode number that a new node gets.
@@ -51,6 +61,20 @@ impl<'d> Applier<'d> {
                 self.counters.next_inode = self.counters.next_inode.max(*node as i64);
                 Ok(())
             }
+            Record::Time(time) => {
+                self.now = instant(*time);
+                Ok(())
+            }
+            Record::Staged { node, content } => self.set_staged(*node as i64, content),
+            Record::StagedRemoved(node) => self.remove_staged(*node as i64),
+            Record::HistoryRemoved { before } => self.database.forget_past(instant(*before)),
+            Record::PastInode { node, since, until, meta, body } => {
+                self.add_past_inode(*node as i64, (instant(*since), instant(*until)), meta, body)
+            }
+            Record::PastDirent { parent, name, node, since, until } => {
+                let period = (instant(*since), instant(*until));
+                self.add_past_dirent(*parent as i64, name, *node as i64, period)
+            }
         }
     }
 
@@ -64,7 +88,7 @@ impl<'d> Applier<'d> {
         if self.lenient { Ok(()) } else { Err(self.database.damaged(what())) }
     }
 
-    fn execute(&self, sql: &str, parameters: impl rusqlite::Params) -> CatalogResult<usize> {
+    pub(super) fn execute(&self, sql: &str, parameters: impl rusqlite::Params) -> CatalogResult<usize> {
         self.database.run(|connection| connection.prepare_cached(sql)?.execute(parameters))
     }
 
@@ -165,7 +189,8 @@ impl<'d> Applier<'d> {
             self.count_node(&old.body, -1);
             self.execute("UPDATE inode SET content = ?2, body = ?3 WHERE ino = ?1", (ino, content, row))?;
         } else {
-            let links = if is_directory { 2 } else { 0 };
+            // The root needs no name.
+            let links = if ino == ROOT { 2 } else { 0 };
             self.execute(
                 "INSERT INTO inode(ino, links, content, body) VALUES(?1, ?2, ?3, ?4)",
                 (ino, links, content, row),
@@ -186,7 +211,8 @@ impl<'d> Applier<'d> {
     }
 
     /// Adds `change` to the links that a name from `parent` to `ino` makes: a
-    /// directory counts in its parent, anything else in itself.
+    /// directory's name counts in its parent, and its name and `.` in itself;
+    /// any other name counts in its node. What has no name has no links.
     fn change_links(&mut self, parent: i64, ino: i64, change: i64) -> CatalogResult<()> {
         let is_directory = match self.latest {
             Some((latest, is_directory)) if latest == ino => is_directory,
@@ -195,9 +221,17 @@ impl<'d> Applier<'d> {
                 None => return self.misfit(|| format!("a name leads to inode {ino}, which is missing")),
             },
         };
-        let counted = if is_directory { parent } else { ino };
-        let changed = self.execute("UPDATE inode SET links = max(links + ?2, 0) WHERE ino = ?1", (counted, change))?;
-        if changed == 1 { Ok(()) } else { self.misfit(|| format!("inode {counted} is missing")) }
+        if is_directory {
+            self.add_links(parent, change)?;
+            self.add_links(ino, 2 * change)
+        } else {
+            self.add_links(ino, change)
+        }
+    }
+
+    fn add_links(&mut self, ino: i64, change: i64) -> CatalogResult<()> {
+        let changed = self.execute("UPDATE inode SET links = max(links + ?2, 0) WHERE ino = ?1", (ino, change))?;
+        if changed == 1 { Ok(()) } else { self.misfit(|| format!("inode {ino} is missing")) }
     }
 
     fn set_dirent(&mut self, parent: i64, name: &[u8], ino: i64) -> CatalogResult<()> {
@@ -230,7 +264,23 @@ impl<'d> Applier<'d> {
         self.count_node(&node.body, -1);
         self.latest = None;
         self.execute("DELETE FROM inode WHERE ino = ?1", [ino])?;
-        Ok(())
+        self.remove_staged(ino)
+    }
+
+    fn set_staged(&mut self, ino: i64, content: &StagedContent) -> CatalogResult<()> {
+        let known = self.latest.is_some_and(|(latest, _)| latest == ino) || self.database.node(ino)?.is_some();
+        if !known {
+            return self.misfit(|| format!("something is staged for inode {ino}, which is missing"));
+        }
+        let mut bytes = Vec::with_capacity(64);
+        content.encode(&mut bytes);
+        seal_row(&mut bytes, ino);
+        self.execute("INSERT INTO staged(ino, facts) VALUES(?1, ?2) ON CONFLICT DO UPDATE SET facts = ?2", (ino, bytes))
+            .map(drop)
+    }
+
+    fn remove_staged(&mut self, ino: i64) -> CatalogResult<()> {
+        self.execute("DELETE FROM staged WHERE ino = ?1", [ino]).map(drop)
     }
 }
 
@@ -250,6 +300,7 @@ impl Database {
                  INSERT INTO reached SELECT ino FROM tree;
                  DELETE FROM dirent WHERE parent NOT IN (SELECT ino FROM reached);
                  DELETE FROM inode WHERE ino NOT IN (SELECT ino FROM reached);
+                 DELETE FROM staged WHERE ino NOT IN (SELECT ino FROM inode);
                  DROP TABLE reached;
                  CREATE TEMP TABLE directory(ino INTEGER PRIMARY KEY);",
             )

@@ -27,12 +27,23 @@ pub(super) struct Opening<'a> {
     pub(super) unsealed: &'a Cell<bool>,
 }
 
+/// Makes the database ready for its writer's first change, unless it is. Ends
+/// the transaction that may be open; nothing was changed in it yet.
+pub(super) fn unseal(files: &LocalFiles, database: &Database, unsealed: &Cell<bool>) -> CatalogResult<()> {
+    if !unsealed.get() {
+        // Neither the seal nor a transaction may be there when the log is begun: both would be wrong after it.
+        database.roll_back();
+        files.unseal()?;
+        unsealed.set(true);
+        database.begin_log();
+    }
+    Ok(())
+}
+
 impl<'a> Opening<'a> {
-    fn begin(self) -> CatalogResult<GroupWriter<'a>> {
-        if !self.unsealed.get() {
-            self.files.unseal()?;
-            self.unsealed.set(true);
-        }
+    fn begin(self, database: &Database) -> CatalogResult<GroupWriter<'a>> {
+        unseal(self.files, database, self.unsealed)?;
+        database.begin()?;
         self.replica.begin_group(self.head)
     }
 }
@@ -90,8 +101,13 @@ impl<'a> Change<'a> {
         if self.records == 0
             && let Some(opening) = self.opening
         {
-            self.journal = Some(opening.begin()?);
+            self.journal = Some(opening.begin(self.database)?);
+            self.record(&Record::Time(self.now))?;
         }
+        self.record(record)
+    }
+
+    fn record(&mut self, record: &Record) -> CatalogResult<()> {
         self.records += 1;
         if let Some(journal) = &mut self.journal {
             journal.push(record)?;

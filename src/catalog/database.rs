@@ -5,17 +5,23 @@ use crate::base::{ArchiveId, Digest};
 use crate::format::binary::Reader;
 use crate::format::entry::{decode_node, encode_node};
 use crate::format::journal::ChainHead;
-use crate::format::{NodeBody, NodeMeta};
+use crate::format::{FormatError, NodeBody, NodeMeta, StagedContent};
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Version of the schema; a database of another version is made anew from the journal.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 
 /// How long a reader waits for a writer that spills its cache, or commits.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long the end of a writer waits for readers that are within a question.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Pages of the write-ahead log after which they are put into the database: 16 MiB.
+const CHECKPOINT_PAGES: u32 = 4000;
 
 /// Statements kept compiled per connection.
 const CACHED_STATEMENTS: usize = 64;
@@ -35,6 +41,15 @@ CREATE INDEX content_object ON content(object);
 CREATE TABLE source(signature INTEGER PRIMARY KEY, content INTEGER NOT NULL);
 CREATE INDEX source_content ON source(content);
 CREATE TABLE size(size INTEGER PRIMARY KEY);
+CREATE TABLE staged(ino INTEGER PRIMARY KEY, facts BLOB NOT NULL);
+CREATE TABLE past_inode(ino INTEGER NOT NULL, since INTEGER NOT NULL, until INTEGER NOT NULL, content INTEGER,
+    body BLOB NOT NULL, PRIMARY KEY(ino, until, since)) WITHOUT ROWID;
+CREATE INDEX past_inode_until ON past_inode(until);
+CREATE INDEX past_inode_content ON past_inode(content) WHERE content IS NOT NULL;
+CREATE TABLE past_dirent(parent INTEGER NOT NULL, name BLOB NOT NULL, ino INTEGER NOT NULL, since INTEGER NOT NULL,
+    until INTEGER NOT NULL, crc INTEGER NOT NULL, PRIMARY KEY(parent, name, until, since)) WITHOUT ROWID;
+CREATE INDEX past_dirent_until ON past_dirent(until);
+CREATE INDEX past_dirent_ino ON past_dirent(ino);
 ";
 
 /// How a connection is used.
@@ -116,14 +131,66 @@ impl Database {
             match usage {
                 Use::Read | Use::ReadOnlyMedium => connection.pragma_update(None, "query_only", true),
                 Use::Write => {
-                    connection.pragma_update_and_check(None, "journal_mode", "TRUNCATE", |_| Ok(()))?;
-                    connection.pragma_update(None, "synchronous", "FULL")
+                    connection.pragma_update(None, "synchronous", "FULL")?;
+                    let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+                    // Leaving the log would write to the file, which may be sealed.
+                    if mode != "wal" {
+                        connection.pragma_update_and_check(None, "journal_mode", "TRUNCATE", |_| Ok(()))?;
+                    }
+                    Ok(())
                 }
                 Use::Build => {
                     connection.pragma_update_and_check(None, "journal_mode", "OFF", |_| Ok(()))?;
                     connection.pragma_update(None, "synchronous", "OFF")
                 }
             }
+        })
+    }
+
+    /// From here on, changes go to a write-ahead log: readers of the database
+    /// wait for nothing, and a commit costs no sync. A power cut may take the
+    /// database back to an earlier commit; the journal then says what is missing.
+    /// Where there can be no such log, everything is as it was. No transaction
+    /// may be open.
+    pub(super) fn begin_log(&self) {
+        let begin = || {
+            self.run(|connection| {
+                let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+                if mode == "wal" {
+                    connection.pragma_update_and_check(None, "wal_autocheckpoint", CHECKPOINT_PAGES, |_| Ok(()))?;
+                    connection.pragma_update(None, "synchronous", "NORMAL")?;
+                }
+                Ok(mode)
+            })
+        };
+        match begin() {
+            Ok(mode) if mode == "wal" => {}
+            Ok(mode) => tracing::debug!("the catalog's database keeps its journal mode \"{mode}\""),
+            Err(error) => tracing::warn!("the catalog's database gets no write-ahead log: {error}"),
+        }
+    }
+
+    /// Makes what is committed while `change` runs durable at once. No transaction may be open.
+    pub(super) fn durably<T>(&self, change: impl FnOnce() -> CatalogResult<T>) -> CatalogResult<T> {
+        let level: i64 = self.run(|connection| connection.pragma_query_value(None, "synchronous", |row| row.get(0)))?;
+        self.run(|connection| connection.pragma_update(None, "synchronous", "FULL"))?;
+        let outcome = change();
+        self.run(|connection| connection.pragma_update(None, "synchronous", level))?;
+        outcome
+    }
+
+    /// Puts everything that is committed into the one file, durably, and ends
+    /// the write-ahead log if no reader has the database open. False when
+    /// something may be missing from the file, because readers are at work.
+    /// No transaction may be open.
+    pub(super) fn settle(&self) -> CatalogResult<bool> {
+        self.run(|connection| {
+            connection.pragma_update(None, "synchronous", "FULL")?;
+            connection.busy_timeout(SETTLE_TIMEOUT)?;
+            let busy: i64 = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+            let rolled = leave_log(connection)?;
+            connection.busy_timeout(BUSY_TIMEOUT)?;
+            Ok(busy == 0 || rolled)
         })
     }
 
@@ -142,6 +209,23 @@ impl Database {
         let outcome = outcome?;
         ended?;
         Ok(outcome)
+    }
+
+    /// Opens a transaction unless one is open.
+    pub(super) fn begin(&self) -> CatalogResult<()> {
+        if self.connection.is_autocommit() {
+            self.run(|connection| connection.execute_batch("BEGIN"))?;
+        }
+        Ok(())
+    }
+
+    /// Ends the transaction, if one is open, and what was done in it.
+    pub(super) fn roll_back(&self) {
+        if !self.connection.is_autocommit()
+            && let Err(error) = self.run(|connection| connection.execute_batch("ROLLBACK"))
+        {
+            tracing::warn!("a change of the catalog could not be rolled back: {error}");
+        }
     }
 
     /// An error of SQLite. What a damaged file causes is told apart.
@@ -213,7 +297,7 @@ impl Database {
     /// Up to where the database follows the journal.
     pub(super) fn head(&self) -> CatalogResult<Head> {
         let bytes: Vec<u8> = self.meta("head")?;
-        let read = || -> Result<Head, crate::format::FormatError> {
+        let read = || -> Result<Head, FormatError> {
             let mut reader = Reader::new("catalog head", checked(&bytes, 0)?);
             let (file, length) = (reader.u64()?, reader.u64()?);
             let chain = ChainHead { sequence: reader.u64()?, hash: Digest::new(reader.array()?) };
@@ -235,7 +319,7 @@ impl Database {
 
     pub(super) fn counters(&self) -> CatalogResult<Counters> {
         let bytes: Vec<u8> = self.meta("counters")?;
-        let read = || -> Result<Counters, crate::format::FormatError> {
+        let read = || -> Result<Counters, FormatError> {
             let mut reader = Reader::new("catalog counters", checked(&bytes, 1)?);
             let mut next = || reader.u64().map(|number| number as i64);
             let counters = Counters {
@@ -278,7 +362,51 @@ impl Database {
             reader.finish()?;
             Ok(node)
         };
-        parse().map_err(|error: crate::format::FormatError| self.damaged(format!("inode {ino}: {error}")))
+        parse().map_err(|error: FormatError| self.damaged(format!("inode {ino}: {error}")))
+    }
+
+    /// Everything that lies in staging, by inode number.
+    pub(super) fn staged(&self) -> CatalogResult<Vec<(i64, StagedContent)>> {
+        let rows: Vec<(i64, Vec<u8>)> = self.run(|connection| {
+            connection
+                .prepare_cached("SELECT ino, facts FROM staged ORDER BY ino")?
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect()
+        })?;
+        let parse = |ino: i64, bytes: &[u8]| {
+            let mut reader = Reader::new("staged content", checked(bytes, ino)?);
+            let content = StagedContent::decode(&mut reader)?;
+            reader.finish()?;
+            Ok((ino, content))
+        };
+        let parsed = rows.into_iter().map(|(ino, bytes)| {
+            parse(ino, &bytes)
+                .map_err(|error: FormatError| self.damaged(format!("staged content of inode {ino}: {error}")))
+        });
+        parsed.collect()
+    }
+
+    /// Nodes other than the root that have no name.
+    pub(super) fn unnamed(&self) -> CatalogResult<Vec<i64>> {
+        self.run(|connection| {
+            let mut statement = connection.prepare_cached("SELECT ino FROM inode WHERE links = 0 ORDER BY ino")?;
+            statement.query_map([], |row| row.get(0))?.collect()
+        })
+    }
+
+    /// Checks a row of `past_dirent`.
+    pub(super) fn check_past_dirent(
+        &self,
+        parent: i64,
+        name: &[u8],
+        ino: i64,
+        (since, until): (i64, i64),
+        crc: i64,
+    ) -> CatalogResult<()> {
+        if past_dirent_crc(parent, name, ino, since, until) == crc {
+            return Ok(());
+        }
+        Err(self.damaged(format!("the past name \"{}\" in directory {parent}", String::from_utf8_lossy(name))))
     }
 
     /// Checks a row of `dirent`.
@@ -287,6 +415,16 @@ impl Database {
             return Ok(());
         }
         Err(self.damaged(format!("the name \"{}\" in directory {parent}", String::from_utf8_lossy(name))))
+    }
+}
+
+/// Goes back to a rollback journal, which needs no second file to read the
+/// database. False when other connections keep the write-ahead log.
+fn leave_log(connection: &Connection) -> rusqlite::Result<bool> {
+    match connection.pragma_update_and_check(None, "journal_mode", "TRUNCATE", |row| row.get::<_, String>(0)) {
+        Ok(mode) => Ok(mode != "wal"),
+        Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -305,12 +443,11 @@ pub(super) fn seal_row(bytes: &mut Vec<u8>, key: i64) {
 }
 
 /// The bytes before the CRC32C that [`seal_row`] appended, if it is right.
-pub(super) fn checked(bytes: &[u8], key: i64) -> Result<&[u8], crate::format::FormatError> {
+pub(super) fn checked(bytes: &[u8], key: i64) -> Result<&[u8], FormatError> {
     let what = "catalog row";
-    let (row, crc) =
-        bytes.split_last_chunk::<4>().ok_or(crate::format::FormatError::Truncated { what, at: bytes.len() as u64 })?;
+    let (row, crc) = bytes.split_last_chunk::<4>().ok_or(FormatError::Truncated { what, at: bytes.len() as u64 })?;
     let expected = crc32c::crc32c_append(crc32c::crc32c(&key.to_le_bytes()), row);
-    if u32::from_le_bytes(*crc) == expected { Ok(row) } else { Err(crate::format::FormatError::Checksum { what }) }
+    if u32::from_le_bytes(*crc) == expected { Ok(row) } else { Err(FormatError::Checksum { what }) }
 }
 
 /// The checksum of a row of `dirent`.
@@ -318,6 +455,21 @@ pub(super) fn dirent_crc(parent: i64, name: &[u8], ino: i64) -> i64 {
     let crc = crc32c::crc32c(&parent.to_le_bytes());
     let crc = crc32c::crc32c_append(crc, &ino.to_le_bytes());
     i64::from(crc32c::crc32c_append(crc, name))
+}
+
+/// The checksum of a row of `past_dirent`.
+pub(super) fn past_dirent_crc(parent: i64, name: &[u8], ino: i64, since: i64, until: i64) -> i64 {
+    let crc = crc32c::crc32c_append(dirent_crc(parent, name, ino) as u32, &since.to_le_bytes());
+    i64::from(crc32c::crc32c_append(crc, &until.to_le_bytes()))
+}
+
+/// The key for [`seal_row`] of a row of `past_inode`.
+pub(super) fn past_node_key(ino: i64, since: i64, until: i64) -> i64 {
+    let mut crc = 0;
+    for number in [ino, since, until] {
+        crc = crc32c::crc32c_append(crc, &number.to_le_bytes());
+    }
+    i64::from(crc)
 }
 
 /// The checksum of a row of `content`.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const SEAL_WHAT: &str = "catalog seal";
 /// Longest seal that is read, bytes.
@@ -63,8 +64,10 @@ impl LocalFiles {
         self.directory.join("catalog.db")
     }
 
-    fn rollback_journal(&self) -> PathBuf {
-        self.directory.join("catalog.db-journal")
+    /// What SQLite may keep beside the database: its rollback journal, its
+    /// write-ahead log, and the index of that.
+    fn companions(&self) -> [PathBuf; 3] {
+        ["catalog.db-journal", "catalog.db-wal", "catalog.db-shm"].map(|name| self.directory.join(name))
     }
 
     /// Where a database is built before it takes the place of the other.
@@ -101,6 +104,15 @@ impl LocalFiles {
         self.database().is_file()
     }
 
+    /// Whether this process may write to the database.
+    pub(super) fn database_is_writable(&self) -> bool {
+        // Asked without opening it: closing it again would drop the locks of this process (see `keep_open`).
+        #[cfg(unix)]
+        return rustix::fs::access(self.database(), rustix::fs::Access::WRITE_OK).is_ok();
+        #[cfg(not(unix))]
+        return std::fs::metadata(self.database()).is_ok_and(|metadata| !metadata.permissions().readonly());
+    }
+
     /// Tells the database's file from another one of that name; `None` when there is none.
     pub(super) fn database_identity(&self) -> Option<u64> {
         let metadata = std::fs::metadata(self.database()).ok()?;
@@ -123,6 +135,11 @@ impl LocalFiles {
             Ok(_) => {}
         }
         let Ok(seal) = sealed_json::open::<Seal>(SEAL_WHAT, &bytes) else { return SealState::Broken };
+        // The log is empty before the seal is written, and the seal gone before the log is begun. One that
+        // stands here belongs to another database, and SQLite would mix the two.
+        if self.companions().iter().any(|file| !file.ends_with("catalog.db-shm") && length(file) > 0) {
+            return SealState::Broken;
+        }
         match hash_file(&self.database()) {
             Ok((length, hash)) if (length, hash) == (seal.length, seal.hash) && seal.version == 1 => SealState::Matches,
             _ => SealState::Broken,
@@ -165,8 +182,10 @@ impl LocalFiles {
             let aside = self.damaged_database();
             std::fs::rename(&database, &aside).map_err(Self::error("set aside", database.clone()))?;
         }
-        // SQLite would roll the old database's changes into the new one.
-        remove(&self.rollback_journal()).map_err(Self::error("remove", self.rollback_journal()))?;
+        // SQLite would put the old database's changes into the new one.
+        for file in self.companions() {
+            remove(&file).map_err(Self::error("remove", file))?;
+        }
         self.sync()?;
         std::fs::rename(&new, &database).map_err(Self::error("publish", database))?;
         self.sync()?;
@@ -181,9 +200,60 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
+fn length(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |metadata| metadata.len())
+}
+
+/// Opens a database file to read its bytes. On Unix, a process that closes any
+/// handle of a file drops all its locks on that file, those of SQLite too:
+/// another process would then take the write-ahead log away under it. So such a
+/// handle stays open until the file has no name.
+#[cfg(unix)]
+fn keep_open(path: &Path) -> io::Result<Arc<File>> {
+    use std::os::unix::fs::MetadataExt;
+    use std::sync::{Mutex, PoisonError};
+    static KEPT: Mutex<Vec<(u64, u64, Arc<File>)>> = Mutex::new(Vec::new());
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    let named = std::fs::metadata(path)?;
+    if let Some((_, _, file)) = kept.iter().find(|(device, inode, _)| (*device, *inode) == (named.dev(), named.ino())) {
+        return Ok(file.clone());
+    }
+    kept.retain(|(_, _, file)| file.metadata().map_or(true, |metadata| metadata.nlink() > 0));
+    let file = Arc::new(File::open(path)?);
+    let opened = file.metadata()?;
+    kept.push((opened.dev(), opened.ino(), file.clone()));
+    Ok(file)
+}
+
+#[cfg(not(unix))]
+fn keep_open(path: &Path) -> io::Result<Arc<File>> {
+    File::open(path).map(Arc::new)
+}
+
+/// Fills `piece` with at most [`HASH_CHUNK`] bytes from `offset`.
+fn read_piece(file: &File, offset: u64, piece: &mut Vec<u8>) -> io::Result<()> {
+    piece.resize(HASH_CHUNK, 0);
+    let mut filled = 0;
+    while filled < piece.len() {
+        #[cfg(unix)]
+        let read = std::os::unix::fs::FileExt::read_at(file, &mut piece[filled..], offset + filled as u64);
+        #[cfg(not(unix))]
+        let read = std::os::windows::fs::FileExt::seek_read(file, &mut piece[filled..], offset + filled as u64);
+        match read {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    piece.truncate(filled);
+    Ok(())
+}
+
 /// Length and BLAKE3 of a file; one thread reads while another hashes.
 fn hash_file(path: &Path) -> io::Result<(u64, Digest)> {
-    let mut file = File::open(path)?;
+    let file = keep_open(path)?;
+    let mut offset = 0;
     std::thread::scope(|scope| {
         let (send, receive) = std::sync::mpsc::sync_channel::<Vec<u8>>(HASH_QUEUE);
         let (give_back, spare) = std::sync::mpsc::channel::<Vec<u8>>();
@@ -200,9 +270,9 @@ fn hash_file(path: &Path) -> io::Result<(u64, Digest)> {
         });
         loop {
             let mut piece = spare.try_recv().unwrap_or_default();
-            piece.clear();
-            let read = (&mut file).take(HASH_CHUNK as u64).read_to_end(&mut piece)?;
-            if read == 0 || send.send(piece).is_err() {
+            read_piece(&file, offset, &mut piece)?;
+            offset += piece.len() as u64;
+            if piece.is_empty() || send.send(piece).is_err() {
                 break;
             }
         }

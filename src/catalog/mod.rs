@@ -7,6 +7,7 @@ mod change;
 mod database;
 mod error;
 mod health_log;
+mod history;
 mod local;
 mod objects;
 mod queries;
@@ -28,7 +29,7 @@ pub use writes::CatalogWrites;
 
 use crate::archive::Archive;
 use crate::base::{ContentHash, ObjectName};
-use crate::format::EntryPath;
+use crate::format::{EntryPath, StagedContent};
 use blockframe_api::Node;
 use database::{Database, Pool, Use};
 use local::LocalFiles;
@@ -225,6 +226,21 @@ impl Catalog {
                 }
             }
         }
+    }
+
+    /// Calls `visit` with every node whose newest content lies in staging.
+    pub fn staged(&self, visit: &mut dyn FnMut(Node, StagedContent)) -> CatalogResult<()> {
+        for (ino, content) in self.read(Database::staged)? {
+            visit(Node::new(ino as u64), content);
+        }
+        Ok(())
+    }
+
+    /// Nodes that have no name: they were removed while something had them
+    /// open. Looks at every node.
+    pub fn unnamed_nodes(&self) -> CatalogResult<Vec<Node>> {
+        let found = self.read(Database::unnamed)?;
+        Ok(found.into_iter().map(|ino| Node::new(ino as u64)).collect())
     }
 
     /// Counts and sizes of everything.

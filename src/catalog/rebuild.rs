@@ -226,6 +226,7 @@ fn replay_all(replica: &Replica, database: &Database) -> CatalogResult<Replayed>
     database.run(|connection| connection.execute_batch("BEGIN"))?;
     let mut applier = Applier::new(database, true)?;
     let mut replay = |scan: &Scan, span: &Span, take: &mut dyn FnMut(&Record)| {
+        applier.begin_group();
         replica.replay(scan.kind, scan.start, span, &mut |record| {
             take(&record);
             applier.apply(&record)

@@ -74,9 +74,8 @@ pub(super) fn open_pool(site: &Site) -> CatalogResult<Pool> {
 
 fn file_pool(site: &Site) -> Pool {
     // Where nothing can be written, SQLite must not try to.
-    let file = site.files.database();
-    let writable = std::fs::OpenOptions::new().write(true).open(&file).is_ok();
-    Pool::of_file(file, if writable { Use::Read } else { Use::ReadOnlyMedium })
+    let usage = if site.files.database_is_writable() { Use::Read } else { Use::ReadOnlyMedium };
+    Pool::of_file(site.files.database(), usage)
 }
 
 fn pool_in_memory(site: &Site) -> CatalogResult<Pool> {
@@ -96,7 +95,8 @@ pub(super) fn recover(site: &Site) -> CatalogResult<Recovered> {
     match standing(site, Use::Write, seal) {
         Standing::Current { sealed } => {
             if !sealed {
-                site.files.seal()?;
+                let database = Database::open(&site.files.database(), Use::Write, RECOVERY_CACHE_KIB)?;
+                close_sealed(site, database)?;
             }
         }
         Standing::Behind { groups, head } => {
@@ -108,7 +108,7 @@ pub(super) fn recover(site: &Site) -> CatalogResult<Recovered> {
                 drop(database);
                 return rebuild_here(site, &error.to_string());
             }
-            site.files.seal()?;
+            close_sealed(site, database)?;
         }
         Standing::JournalLost { why } => {
             report(site, &format!("the journal was damaged or lost ({why}); written anew from the database"));
@@ -119,11 +119,18 @@ pub(super) fn recover(site: &Site) -> CatalogResult<Recovered> {
             if let Err(error) = replace_journal(&site.replica, &database, chain) {
                 tracing::warn!("the catalog's journal cannot be written anew: {error}");
             }
-            site.files.seal()?;
+            close_sealed(site, database)?;
         }
         Standing::Unusable { why } => return rebuild_here(site, &why),
     }
     Ok(Recovered::default())
+}
+
+/// Seals the database unless readers keep a part of it out of its file.
+fn close_sealed(site: &Site, database: Database) -> CatalogResult<()> {
+    let settled = database.settle()?;
+    drop(database);
+    if settled { site.files.seal() } else { Ok(()) }
 }
 
 fn rebuild_here(site: &Site, why: &str) -> CatalogResult<Recovered> {
@@ -142,12 +149,14 @@ fn report(site: &Site, what: &str) {
 /// drops the files that it replaces. Returns the journal's new end and the
 /// snapshot's length.
 ///
-/// Crash argument: until the database knows the new head, the old files are
-/// there; a crash before leaves a database that finds its old head in the old
-/// journal, and the new journal as that one's continuation.
+/// Crash argument: until the database knows the new head, durably, the old
+/// files are there; a crash before leaves a database that finds its old head,
+/// or one further back, in the old journal, and the new journal as that one's
+/// continuation. A power cut may take back commits to a write-ahead log, but
+/// none that came before a durable one.
 pub(super) fn replace_journal(replica: &Replica, database: &Database, chain: ChainHead) -> CatalogResult<(Head, u64)> {
     let (head, length) = replica.write_snapshot(database, chain)?;
-    database.store_head(&head)?;
+    database.durably(|| database.store_head(&head))?;
     replica.delete_all_but(head.file)?;
     Ok((head, length))
 }
@@ -274,6 +283,7 @@ fn catch_up(replica: &Replica, database: &Database, groups: &[(u64, Span)], head
     database.run(|connection| connection.execute_batch("BEGIN IMMEDIATE"))?;
     let mut applier = Applier::new(database, false)?;
     for (start, span) in groups {
+        applier.begin_group();
         replica.replay(FileKind::Journal, *start, span, &mut |record| applier.apply(&record))?;
     }
     applier.finish()?;

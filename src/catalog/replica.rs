@@ -9,7 +9,7 @@
 
 use super::database::{Database, Head};
 use super::queries::ROOT;
-use super::{CatalogError, CatalogResult};
+use super::{CatalogError, CatalogResult, history};
 use crate::base::ArchiveId;
 use crate::format::journal::{
     BLOCK_LEN, Block, ChainHead, FileKind, GroupEncoder, Record, RecordAssembler, parse_file_header, place_after,
@@ -256,13 +256,23 @@ impl GroupWriter<'_> {
     pub(super) fn finish(mut self) -> CatalogResult<Head> {
         let encoder = std::mem::replace(&mut self.encoder, GroupEncoder::new(FileKind::Journal, ChainHead::START));
         let chain = encoder.finish(&mut self.buffer);
-        self.flush()?;
+        if let Err(error) = self.flush() {
+            // Some of it, even all, may stand there: nobody was told that it counts.
+            self.take_back();
+            return Err(error);
+        }
         Ok(Head { file: self.head.file, length: self.at, chain })
     }
 
     /// Gives back what was appended already. Nothing of it counts anyway.
     pub(super) fn abandon(self) {
-        if self.at > self.head.length
+        if self.at > self.head.length {
+            self.take_back();
+        }
+    }
+
+    fn take_back(&self) {
+        if self.head.length > 0
             && let Err(error) = self.replica.store.append(&self.key, self.head.length, &[])
         {
             tracing::warn!("the space of an abandoned change is not given back yet: {error}");
@@ -370,7 +380,7 @@ impl Scanner {
 }
 
 /// Calls `take` with the records that make the database's state from nothing:
-/// objects with their contents, nodes, names.
+/// objects with their contents, nodes, names, what is staged, what was.
 fn dump(database: &Database, take: &mut dyn FnMut(Record) -> CatalogResult<()>) -> CatalogResult<()> {
     let mut after = String::new();
     loop {
@@ -402,5 +412,9 @@ fn dump(database: &Database, take: &mut dyn FnMut(Record) -> CatalogResult<()>) 
             take(Record::Dirent { parent: parent as u64, name, node: ino as u64 })?;
         }
     }
+    for (ino, content) in database.staged()? {
+        take(Record::Staged { node: ino as u64, content })?;
+    }
+    history::dump(database, take)?;
     take(Record::NextInode(database.counters()?.next_inode as u64))
 }

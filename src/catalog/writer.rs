@@ -4,8 +4,13 @@
 //! database's transaction commits. A crash before the journal's last block
 //! leaves neither; a crash between the two leaves a database that is behind,
 //! which the next opening notices and replays; the database is never ahead.
+//! Commits to the database's write-ahead log are not synced, so that a power
+//! cut may leave it further behind, at any commit since the log was last put
+//! into the database. The journal has what is missing: old journals are deleted
+//! only when the database follows the new one durably.
 
-use super::change::{Change, Opening};
+use super::apply::Applier;
+use super::change::{Change, Opening, unseal};
 use super::database::{Database, Head, Use};
 use super::local::WriterLock;
 use super::{
@@ -15,13 +20,14 @@ use super::{
 use crate::base::ContentHash;
 use crate::format::journal::{FileKind, Record};
 use crate::format::{Entry, EntryPath};
+use crate::store::StoreErrorKind;
 use std::cell::Cell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Page cache of the writer, KiB: what does not fit spills to the database.
 const WRITER_CACHE_KIB: u32 = 32 << 10;
-/// A journal shorter than this is never replaced by a snapshot.
-const ROTATE_FROM: u64 = 4 << 20;
+/// A journal shorter than this is never replaced by a snapshot, bytes.
+const ROTATE_FROM: u64 = if cfg!(test) { 4 << 20 } else { 32 << 20 };
 
 /// The one writer of a catalog: holds the archive's writer lock until dropped.
 #[derive(Debug)]
@@ -39,16 +45,6 @@ struct State {
     unsealed: Cell<bool>,
     /// A change got half-way between journal and database: what counts is for the next opening to find out.
     broken: bool,
-}
-
-impl State {
-    /// Opens a transaction unless one is open.
-    fn begin(&self) -> CatalogResult<()> {
-        if self.database.connection.is_autocommit() {
-            self.database.run(|connection| connection.execute_batch("BEGIN"))?;
-        }
-        Ok(())
-    }
 }
 
 impl CatalogWriter {
@@ -75,7 +71,7 @@ impl CatalogWriter {
     /// one: it keeps no reader out, and there is no other writer.
     fn asking(&self) -> CatalogResult<MutexGuard<'_, State>> {
         let state = self.state();
-        state.begin()?;
+        state.database.begin()?;
         Ok(state)
     }
 
@@ -175,12 +171,67 @@ impl CatalogWriter {
 
     fn seal(&self) -> CatalogResult<()> {
         let state = self.state();
-        rollback(&state.database);
+        state.database.roll_back();
         if state.unsealed.get() && !state.broken {
-            self.shared.site.files.seal()?;
+            // Readers of this process would keep the log; they open the file again when they need it.
+            self.shared.pool.reset();
+            if state.database.settle()? {
+                self.shared.site.files.seal()?;
+            } else {
+                tracing::debug!("the catalog's database is not sealed: readers keep a part of it in its log");
+            }
             state.unsealed.set(false);
         }
         Ok(())
+    }
+
+    /// Does `records` as one atomic change. They must fit what is there: this
+    /// is for callers that know the namespace. `durable` is called when the
+    /// change is durable in the journal, before the database follows it.
+    ///
+    /// An error before that call: nothing happened, and the call may be
+    /// repeated. An error after it: the change counts, but this writer cannot
+    /// go on; the next opening brings the database up.
+    pub fn write_group(&self, records: &[Record], durable: &mut dyn FnMut()) -> CatalogResult<()> {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        if state.broken {
+            return Err(CatalogError::Interrupted);
+        }
+        if records.is_empty() {
+            durable();
+            return Ok(());
+        }
+        state.database.roll_back();
+        unseal(&self.shared.site.files, &state.database, &state.unsealed)?;
+        let head = match self.append(state.head, records) {
+            Err(CatalogError::Store(error)) if error.kind() == StoreErrorKind::Latched => {
+                // A sync of this journal failed once. It is never trusted again: another one takes its place.
+                self.rotate(state)?;
+                self.append(state.head, records)?
+            }
+            appended => appended?,
+        };
+        durable();
+        if let Err(error) = follow(&state.database, records, &head) {
+            state.database.roll_back();
+            state.broken = true;
+            return Err(error);
+        }
+        state.head = head;
+        self.rotate_when_long(state);
+        Ok(())
+    }
+
+    fn append(&self, head: Head, records: &[Record]) -> CatalogResult<Head> {
+        let mut group = self.shared.site.replica.begin_group(head)?;
+        for record in records {
+            if let Err(error) = group.push(record) {
+                group.abandon();
+                return Err(error);
+            }
+        }
+        group.finish()
     }
 
     /// Runs one atomic change.
@@ -190,7 +241,7 @@ impl CatalogWriter {
         if state.broken {
             return Err(CatalogError::Interrupted);
         }
-        state.begin()?;
+        state.database.begin()?;
         let database = &state.database;
         let opening = Opening {
             files: &self.shared.site.files,
@@ -201,7 +252,7 @@ impl CatalogWriter {
         let mut change = match Change::new(database, Some(opening), self.shared.site.archive.clock().now()) {
             Ok(change) => change,
             Err(error) => {
-                rollback(database);
+                database.roll_back();
                 return Err(error);
             }
         };
@@ -209,7 +260,7 @@ impl CatalogWriter {
             Ok(outcome) => outcome,
             Err(error) => {
                 change.abandon();
-                rollback(database);
+                database.roll_back();
                 return Err(error);
             }
         };
@@ -224,7 +275,7 @@ impl CatalogWriter {
             Ok(Some(head)) => state.head = head,
             Ok(None) => return Ok(outcome),
             Err(error) => {
-                rollback(database);
+                database.roll_back();
                 state.broken = true;
                 return Err(error);
             }
@@ -244,11 +295,8 @@ impl CatalogWriter {
 
     fn rotate(&self, state: &mut State) -> CatalogResult<()> {
         // The new head must be durable before the old journal goes: not within a transaction.
-        rollback(&state.database);
-        if !state.unsealed.get() {
-            self.shared.site.files.unseal()?;
-            state.unsealed.set(true);
-        }
+        state.database.roll_back();
+        unseal(&self.shared.site.files, &state.database, &state.unsealed)?;
         let (head, length) = recovery::replace_journal(&self.shared.site.replica, &state.database, state.head.chain)?;
         state.head = head;
         state.snapshot_length = length;
@@ -264,10 +312,14 @@ impl Drop for CatalogWriter {
     }
 }
 
-fn rollback(database: &Database) {
-    if !database.connection.is_autocommit()
-        && let Err(error) = database.run(|connection| connection.execute_batch("ROLLBACK"))
-    {
-        tracing::warn!("a change of the catalog could not be rolled back: {error}");
+/// Brings the database to `head` by the records that lead there.
+fn follow(database: &Database, records: &[Record], head: &Head) -> CatalogResult<()> {
+    database.run(|connection| connection.execute_batch("BEGIN IMMEDIATE"))?;
+    let mut applier = Applier::new(database, false)?;
+    for record in records {
+        applier.apply(record)?;
     }
+    applier.finish()?;
+    database.store_head(head)?;
+    database.run(|connection| connection.execute_batch("COMMIT"))
 }

@@ -5,10 +5,11 @@
 //! A group is atomic: it counts when all its blocks, up to the one marked
 //! last, verify. A snapshot is one group that says the whole namespace.
 
-use super::binary::{Reader, put_bytes, put_varint};
+use super::binary::{Reader, put_bytes, put_timestamp, put_varint};
 use super::entry::{decode_node, encode_node};
+use super::staged::StagedContent;
 use super::{BlockKey, Compression, FormatError, HashAlgorithm, NodeBody, NodeMeta, ObjectKind};
-use crate::base::{ArchiveId, ContentHash, Digest, ObjectName};
+use crate::base::{ArchiveId, ContentHash, Digest, ObjectName, Timestamp};
 use blockframe_api::NamePolicy;
 
 const WHAT: &str = "catalog journal";
@@ -341,6 +342,49 @@ pub enum Record {
     InodeRemoved(u64),
     /// Inode numbers below this one were used.
     NextInode(u64),
+    /// The records after it in this group happened then.
+    Time(Timestamp),
+    /// A file's newest published content lies in staging, over the content of
+    /// its body; replaces what was known of that node.
+    Staged {
+        /// Its inode number.
+        node: u64,
+        /// The content.
+        content: StagedContent,
+    },
+    /// Nothing of a node lies in staging any more.
+    StagedRemoved(u64),
+    /// States that ended at or before this time are gone.
+    HistoryRemoved {
+        /// The time.
+        before: Timestamp,
+    },
+    /// What a node was for a while. In snapshots only: otherwise it follows from the changes.
+    PastInode {
+        /// Its inode number.
+        node: u64,
+        /// From when.
+        since: Timestamp,
+        /// Until when; not after that.
+        until: Timestamp,
+        /// Attributes.
+        meta: NodeMeta,
+        /// What it was.
+        body: NodeBody,
+    },
+    /// A name that stood for a while. In snapshots only.
+    PastDirent {
+        /// Inode number of the directory.
+        parent: u64,
+        /// The name.
+        name: Vec<u8>,
+        /// Inode number it led to.
+        node: u64,
+        /// From when.
+        since: Timestamp,
+        /// Until when; not after that.
+        until: Timestamp,
+    },
 }
 
 impl Record {
@@ -410,6 +454,53 @@ impl Record {
                 out.push(9);
                 put_varint(out, *node);
             }
+            later => later.encode_history(out),
+        }
+    }
+
+    /// [`encode`](Self::encode) of what tells of time and of staging.
+    fn encode_history(&self, out: &mut Vec<u8>) {
+        match self {
+            Record::Time(time) => {
+                out.push(10);
+                put_timestamp(out, *time);
+            }
+            Record::Staged { node, content } => {
+                out.push(11);
+                put_varint(out, *node);
+                content.encode(out);
+            }
+            Record::StagedRemoved(node) => {
+                out.push(12);
+                put_varint(out, *node);
+            }
+            Record::HistoryRemoved { before } => {
+                out.push(13);
+                put_timestamp(out, *before);
+            }
+            Record::PastInode { node, since, until, meta, body } => {
+                out.push(14);
+                put_varint(out, *node);
+                put_timestamp(out, *since);
+                put_timestamp(out, *until);
+                encode_node(meta, body, out);
+            }
+            Record::PastDirent { parent, name, node, since, until } => {
+                out.push(15);
+                put_varint(out, *parent);
+                put_bytes(out, name);
+                put_varint(out, *node);
+                put_timestamp(out, *since);
+                put_timestamp(out, *until);
+            }
+            Record::Object(_)
+            | Record::Member { .. }
+            | Record::ObjectRemoved(_)
+            | Record::Inode { .. }
+            | Record::Dirent { .. }
+            | Record::DirentRemoved { .. }
+            | Record::InodeRemoved(_)
+            | Record::NextInode(_) => {}
         }
     }
 
@@ -440,6 +531,22 @@ impl Record {
             }
             8 => Record::InodeRemoved(inode_number(&mut reader)?),
             9 => Record::NextInode(inode_number(&mut reader)?),
+            10 => Record::Time(reader.timestamp()?),
+            11 => Record::Staged { node: inode_number(&mut reader)?, content: StagedContent::decode(&mut reader)? },
+            12 => Record::StagedRemoved(inode_number(&mut reader)?),
+            13 => Record::HistoryRemoved { before: reader.timestamp()? },
+            14 => {
+                let node = inode_number(&mut reader)?;
+                let (since, until) = period(&mut reader)?;
+                let (meta, body) = decode_node(&mut reader)?;
+                Record::PastInode { node, since, until, meta, body }
+            }
+            15 => {
+                let (parent, name) = place(&mut reader)?;
+                let node = inode_number(&mut reader)?;
+                let (since, until) = period(&mut reader)?;
+                Record::PastDirent { parent, name, node, since, until }
+            }
             other => return Err(reader.invalid(format!("record type {other} is unknown"))),
         };
         reader.finish()?;
@@ -493,6 +600,12 @@ fn inode_number(reader: &mut Reader<'_>) -> Result<u64, FormatError> {
     }
 }
 
+/// A time that passed: it has a length.
+fn period(reader: &mut Reader<'_>) -> Result<(Timestamp, Timestamp), FormatError> {
+    let (since, until) = (reader.timestamp()?, reader.timestamp()?);
+    if since < until { Ok((since, until)) } else { Err(reader.invalid("a past state ends before it begins")) }
+}
+
 fn place(reader: &mut Reader<'_>) -> Result<(u64, Vec<u8>), FormatError> {
     let parent = inode_number(reader)?;
     let name = reader.bytes(NamePolicy::MAX_NAME)?;
@@ -505,8 +618,9 @@ fn place(reader: &mut Reader<'_>) -> Result<(u64, Vec<u8>), FormatError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::Timestamp;
+    use crate::base::ContentRange;
     use crate::format::FileContent;
+    use crate::format::staged::{StagedExtent, StagedMap, StagingId};
     use proptest::prelude::*;
 
     fn record() -> impl Strategy<Value = Record> {
@@ -535,7 +649,34 @@ mod tests {
                     body: NodeBody::File(FileContent { size: size.max(1), hash: Digest::new(hash), extents: None }),
                 }
             });
+        let time =
+            (any::<i64>(), 0..1_000_000_000u32).prop_map(|(seconds, nanoseconds)| Timestamp { seconds, nanoseconds });
+        let period = (any::<i64>(), 0..1_000_000_000u32, 1..1u64 << 40).prop_map(|(seconds, nanoseconds, length)| {
+            let seconds = seconds.min(i64::MAX - (1 << 41));
+            (Timestamp { seconds, nanoseconds }, Timestamp { seconds: seconds + length as i64, nanoseconds })
+        });
+        let staged = (number.clone(), any::<u64>(), any::<u64>(), 1..1u64 << 50).prop_map(|(node, id, size, place)| {
+            let extent = StagedExtent { range: ContentRange::between(place / 2, place), place: Some(id >> 20) };
+            let map = if size % 2 == 0 {
+                StagedMap::Inline(vec![extent])
+            } else {
+                StagedMap::InFile { offset: place, len: size, hash: Digest::of(b"map") }
+            };
+            Record::Staged { node, content: StagedContent { file: StagingId::new(id), size, base_len: place, map } }
+        });
+        let past_inode = (inode.clone(), period.clone()).prop_map(|(record, (since, until))| match record {
+            Record::Inode { node, meta, body } => Record::PastInode { node, since, until, meta, body },
+            other => other,
+        });
+        let past_dirent = (number.clone(), name.clone(), number.clone(), period)
+            .prop_map(|(parent, name, node, (since, until))| Record::PastDirent { parent, name, node, since, until });
         prop_oneof![
+            time.clone().prop_map(Record::Time),
+            staged,
+            number.clone().prop_map(Record::StagedRemoved),
+            time.prop_map(|before| Record::HistoryRemoved { before }),
+            past_inode,
+            past_dirent,
             object.clone().prop_map(Record::Object),
             (any::<[u8; 32]>(), any::<u64>(), any::<u64>(), any::<Option<u64>>()).prop_map(
                 |(hash, offset, size, source)| Record::Member { hash: Digest::new(hash), offset, size, source }
@@ -608,6 +749,14 @@ mod tests {
             assert!(Block::parse(&bytes).is_err(), "bit {bit}");
             bytes[bit / 8] ^= 1 << (bit % 8);
         }
+    }
+
+    #[test]
+    fn a_past_state_has_a_length() {
+        let time = Timestamp { seconds: 5, nanoseconds: 5 };
+        let mut bytes = Vec::new();
+        Record::PastDirent { parent: 1, name: b"n".to_vec(), node: 2, since: time, until: time }.encode(&mut bytes);
+        assert!(Record::from_bytes(&bytes).is_err());
     }
 
     #[test]

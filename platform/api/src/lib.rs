@@ -4,6 +4,8 @@
 //! what its kernel speaks, and decides nothing else.
 
 mod error;
+#[cfg(feature = "memory")]
+pub mod memory;
 mod types;
 
 pub use error::{ErrorClass, VfsError};

@@ -2,8 +2,8 @@
 //!
 //! It translates and decides nothing. Errors go through one table
 //! ([`errno_of`]); a listing's offsets become names (the kernel resumes at a
-//! number, the [`Vfs`](blockframe_api::Vfs) after a name); everything that
-//! would write is answered with `EROFS`.
+//! number, the [`Vfs`](blockframe_api::Vfs) after a name); files that the
+//! filesystem offers for it are served by the kernel itself.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 

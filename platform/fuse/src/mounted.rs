@@ -1,9 +1,9 @@
 //! The life of a mount.
 
-use crate::adapter::Adapter;
+use crate::adapter::{Adapter, Connection};
 use crate::mountpoint;
 use crate::{MountError, MountOptions};
-use blockframe_api::Vfs;
+use blockframe_api::{Kernel, KernelCache, Vfs};
 use fuser::Session;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -44,8 +44,14 @@ pub fn spawn(vfs: Arc<dyn Vfs>, mountpoint: &Path, options: &MountOptions) -> Re
     mountpoint::check_device()?;
     let path = mountpoint::prepare(mountpoint, options.nonempty)?;
     let failed = |source| MountError::Mount { mountpoint: path.clone(), source };
-    let adapter = Adapter::new(vfs, options.clone());
+    let options = MountOptions { read_only: options.read_only || !vfs.is_writable(), ..options.clone() };
+    let connection = Arc::new(Connection::default());
+    let adapter = Adapter::new(Arc::clone(&vfs), options.clone(), Arc::clone(&connection));
     let session = Session::new(adapter, &path, &options.config()).map_err(|error| explain(&path, error))?;
+    // The connection's terms are settled, and no request was read yet.
+    connection.begin(session.notifier());
+    let cache: Arc<dyn KernelCache> = Arc::clone(&connection) as _;
+    vfs.attach(Kernel { passthrough: connection.passthrough(), cache });
     let ending = Arc::new(Ending::default());
     let reached = Arc::clone(&ending);
     thread::Builder::new()

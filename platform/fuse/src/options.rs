@@ -11,6 +11,9 @@ pub struct MountOptions {
     /// Users other than the one who mounted may enter. The kernel checks
     /// permissions in any case.
     pub allow_other: bool,
+    /// Nothing can be changed. So it is in any case when the filesystem says
+    /// that it cannot be written.
+    pub read_only: bool,
     /// Mount over a directory that has entries.
     pub nonempty: bool,
     /// Programs on the mount may be executed.
@@ -34,7 +37,7 @@ pub struct MountOptions {
 }
 
 impl MountOptions {
-    /// The defaults: other users may enter when root mounts; names and
+    /// The defaults: it can be written; other users may enter when root mounts; names and
     /// attributes are kept for a second, so that another process's commit is
     /// seen soon.
     pub fn new(source: impl Into<String>) -> Self {
@@ -42,6 +45,7 @@ impl MountOptions {
         Self {
             source: source.into(),
             allow_other: rustix::process::geteuid().is_root(),
+            read_only: false,
             nonempty: false,
             exec: true,
             suid: false,
@@ -63,7 +67,7 @@ impl MountOptions {
             MountOption::FSName(self.source.replace(',', "_")),
             MountOption::Subtype("blockframe".to_owned()),
             MountOption::DefaultPermissions,
-            MountOption::RO,
+            either(self.read_only, MountOption::RO, MountOption::RW),
             MountOption::NoAtime,
             either(self.exec, MountOption::Exec, MountOption::NoExec),
             either(self.suid, MountOption::Suid, MountOption::NoSuid),

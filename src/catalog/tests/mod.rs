@@ -1,6 +1,7 @@
 //! Tests of the catalog's promises, over a real directory.
 
 mod damage;
+mod groups;
 mod namespace;
 mod objects;
 
@@ -108,7 +109,7 @@ impl Place {
     }
 
     fn lose_database(&self) {
-        for name in ["catalog.db", "catalog.seal", "catalog.db-journal"] {
+        for name in ["catalog.db", "catalog.seal", "catalog.db-journal", "catalog.db-wal", "catalog.db-shm"] {
             let _ = std::fs::remove_file(self.local(name));
         }
     }
