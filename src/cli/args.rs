@@ -410,8 +410,16 @@ mod tests {
             let words = std::iter::once("blockframe").chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_ok(), "{line}");
         }
-        for line in ["commit", "rm", "mount --at soon", "get a", "cat a --range 9-1", "health --budget soon", "-q -v status", "init --profile x"]
-        {
+        for line in [
+            "commit",
+            "rm",
+            "mount --at soon",
+            "get a",
+            "cat a --range 9-1",
+            "health --budget soon",
+            "-q -v status",
+            "init --profile x",
+        ] {
             let words = std::iter::once("blockframe").chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_err(), "{line}");
         }

@@ -83,12 +83,7 @@ pub(super) struct View {
 }
 
 /// Mounts, and serves until somebody unmounts, or SIGTERM, SIGINT or SIGHUP arrives.
-pub(super) fn serve(
-    context: &Context,
-    mountpoint: &Path,
-    options: &MountOptions,
-    view: View,
-) -> CliResult<ExitStatus> {
+pub(super) fn serve(context: &Context, mountpoint: &Path, options: &MountOptions, view: View) -> CliResult<ExitStatus> {
     if view.at.is_some() {
         let what = "this version cannot mount an archive as it was; leave out --at";
         return Err(CliError::new(ErrorClass::NotSupported, what));

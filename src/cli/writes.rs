@@ -3,6 +3,7 @@
 
 use super::context::OpenArchive;
 use super::error::{CliError, CliResult};
+use super::units;
 use crate::base::ErrorClass;
 use crate::catalog::{CatalogError, CatalogWriter, CatalogWrites};
 use crate::control::{ControlClient, Purpose, RemoteWrites};
@@ -76,6 +77,31 @@ impl Remover {
         match self {
             Self::Daemon(_) => Ok(()),
             Self::Own(writer) => Ok(writer.finish()?),
+        }
+    }
+}
+
+/// Files that a mount left in staging: how many, and their bytes. They are
+/// committed by the next mount.
+pub(super) fn leftovers(open: &OpenArchive) -> CliResult<(u64, u64)> {
+    let (mut files, mut bytes) = (0, 0u64);
+    open.catalog.staged(&mut |_, content| {
+        files += 1;
+        bytes = bytes.saturating_add(content.size);
+    })?;
+    Ok((files, bytes))
+}
+
+/// Commits what a mount left in staging. The caller knows that no daemon serves the archive.
+///
+/// Error: `NotSupported` when something is left there.
+pub(super) fn drain_leftovers(open: &OpenArchive) -> CliResult<()> {
+    match leftovers(open)? {
+        (0, _) => Ok(()),
+        (files, bytes) => {
+            let what = format!("{} ({}) wait in staging", units::plural(files, "file"), units::size(bytes));
+            let hint = format!("{what}; mount the archive, and they are committed: `blockframe mount`");
+            Err(CliError::new(ErrorClass::NotSupported, hint))
         }
     }
 }

@@ -4,6 +4,7 @@ mod damage;
 mod groups;
 mod namespace;
 mod objects;
+mod removal;
 
 use super::*;
 use crate::archive::{Archive, Event, EventSink};
