@@ -243,7 +243,7 @@ impl BlockStore for LocalStore {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { atomic_publish: true, range_write: true, free_space: true }
+        Capabilities { atomic_publish: true, range_write: true, free_space: true, hard_link: true }
     }
 
     fn write(&self, key: &StoreKey, bytes: &[u8]) -> StoreResult<()> {
@@ -305,6 +305,17 @@ impl BlockStore for LocalStore {
 
     fn replace(&self, from: &StoreKey, to: &StoreKey) -> StoreResult<()> {
         self.replace_inner(from, to).map_err(|error| self.error("replace", to, error))
+    }
+
+    fn link(&self, from: &StoreKey, to: &StoreKey) -> StoreResult<()> {
+        if self.latched().contains(from) {
+            return Err(StoreError::new(StoreErrorKind::Latched, "link to", &self.label, from));
+        }
+        let (source, from_name) = self.parent(from).map_err(|error| self.error("link to", from, error))?;
+        // A regular file alone is linked, and a missing one told apart from a missing directory of `to`.
+        source.open_file(from_name).map_err(|error| self.error("link to", from, error))?;
+        self.put(to, Names::Later, |target, to_name| source.link(from_name, target, to_name))
+            .map_err(|error| self.error("link", to, error))
     }
 
     fn write_range(&self, key: &StoreKey, offset: u64, bytes: &[u8]) -> StoreResult<()> {

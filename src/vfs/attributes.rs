@@ -2,6 +2,7 @@
 //! which tell where a file's bytes are and how they fare.
 
 use super::error::content_missing;
+use super::live::LiveVfs;
 use super::{ArchiveVfs, error};
 use crate::archive::Verdict;
 use crate::base::{ObjectName, Timestamp};
@@ -58,6 +59,62 @@ fn is_virtual(name: &[u8]) -> bool {
     name.strip_prefix(PREFIX).is_some_and(|short| VIRTUAL.contains(&short))
 }
 
+/// The short name of an attribute that tells what is, if it is one of this node's.
+pub(super) fn virtual_name<'n>(inode: &Inode, name: &'n [u8]) -> Option<&'n [u8]> {
+    let short = name.strip_prefix(PREFIX)?;
+    (matches!(inode.body, NodeBody::File(_)) && VIRTUAL.contains(&short)).then_some(short)
+}
+
+impl LiveVfs {
+    /// What a virtual attribute says.
+    pub(super) fn virtual_xattr(&self, inode: &Inode, short: &[u8]) -> VfsResult<Vec<u8>> {
+        let staged = self.files.get(inode.node).is_some_and(|file| !file.content().is_committed());
+        let value = match (&inode.body, short) {
+            // Nothing of it is known before it is committed.
+            (_, b"state") if staged => "staged".into(),
+            (_, b"verified_at") if staged => "never".into(),
+            (_, _) if staged => "none".into(),
+            (NodeBody::File(content), _) => told(content, short, &*self.health, || self.place(inode.node, content))?,
+            _ => "none".into(),
+        };
+        Ok(value.into_bytes())
+    }
+
+    /// Where a content of at least one byte lies.
+    pub(super) fn place(&self, node: Node, content: &FileContent) -> VfsResult<ContentPlace> {
+        let place = self.namespace.catalog().place(&content.hash, content.size);
+        place.map_err(|error| error::of_catalog(&error))?.ok_or_else(|| content_missing(&self.path(node)))
+    }
+}
+
+/// What a virtual attribute of a committed content says.
+fn told(
+    content: &FileContent,
+    short: &[u8],
+    health: &dyn HealthSource,
+    place: impl FnOnce() -> VfsResult<ContentPlace>,
+) -> VfsResult<String> {
+    if short == b"hash" {
+        return Ok(content.hash.to_hex());
+    }
+    // An empty file needs no object: nothing of it can be lost.
+    if content.size == 0 {
+        return Ok(match short {
+            b"state" => Verdict::Healthy.word().to_lowercase(),
+            b"verified_at" => "never".into(),
+            _ => "none".into(),
+        });
+    }
+    let place = place()?;
+    let verified = || health.verified(&place.object.name);
+    Ok(match short {
+        b"tier" => place.tier.to_string(),
+        b"object" => place.object.name.to_string(),
+        b"state" => verified().map_or("unknown".into(), |(_, verdict)| verdict.word().to_lowercase()),
+        _ => verified().map_or("never".into(), |(time, _)| rfc3339(time)),
+    })
+}
+
 impl ArchiveVfs {
     pub(super) fn xattr(&self, inode: &Inode, name: &[u8]) -> VfsResult<Vec<u8>> {
         if let (NodeBody::File(content), Some(short)) = (&inode.body, name.strip_prefix(PREFIX))
@@ -72,26 +129,7 @@ impl ArchiveVfs {
     }
 
     fn virtual_xattr(&self, node: Node, content: &FileContent, short: &[u8]) -> VfsResult<String> {
-        if short == b"hash" {
-            return Ok(content.hash.to_hex());
-        }
-        // An empty file needs no object: nothing of it can be lost.
-        if content.size == 0 {
-            let value = match short {
-                b"state" => Verdict::Healthy.word().to_lowercase(),
-                b"verified_at" => "never".into(),
-                _ => "none".into(),
-            };
-            return Ok(value);
-        }
-        let place = self.place(node, content)?;
-        let verified = || self.health.verified(&place.object.name);
-        Ok(match short {
-            b"tier" => place.tier.to_string(),
-            b"object" => place.object.name.to_string(),
-            b"state" => verified().map_or("unknown".into(), |(_, verdict)| verdict.word().to_lowercase()),
-            _ => verified().map_or("never".into(), |(time, _)| rfc3339(time)),
-        })
+        told(content, short, &*self.health, || self.place(node, content))
     }
 
     /// Where a content of at least one byte lies.

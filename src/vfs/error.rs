@@ -2,6 +2,8 @@
 
 use crate::archive::ArchiveError;
 use crate::catalog::CatalogError;
+use crate::namespace::NamespaceError;
+use crate::staging::StagingError;
 use blockframe_api::{ErrorClass, Node, VfsError};
 use std::error::Error;
 
@@ -37,6 +39,34 @@ pub(super) fn of_catalog(error: &CatalogError) -> VfsError {
     let text = chain(error);
     tracing::error!("{text}");
     VfsError::new(error.class(), text)
+}
+
+pub(super) fn no_name() -> VfsError {
+    VfsError::new(ErrorClass::NotFound, "no such name")
+}
+
+pub(super) fn of_namespace(error: &NamespaceError) -> VfsError {
+    match error {
+        NamespaceError::Refused(error) => error.clone(),
+        NamespaceError::Catalog(error) => of_catalog(error),
+        error => {
+            let text = chain(error);
+            tracing::error!("{text}");
+            VfsError::new(error.class(), text)
+        }
+    }
+}
+
+pub(super) fn of_staging(error: &StagingError) -> VfsError {
+    let text = chain(error);
+    tracing::error!("{text}");
+    VfsError::new(error.class(), text)
+}
+
+impl From<StagingError> for VfsError {
+    fn from(error: StagingError) -> Self {
+        of_staging(&error)
+    }
 }
 
 /// A file whose content no object holds.

@@ -1,10 +1,12 @@
 //! The mounted view of an archive: names and attributes from the catalog,
 //! bytes from the archive, caches between them. Read-only.
 
+mod acl;
 mod attributes;
 mod cache;
 mod error;
 mod handles;
+mod live;
 mod names;
 mod pages;
 mod read_ahead;
@@ -13,6 +15,7 @@ mod space;
 
 pub use attributes::DAEMON;
 pub use attributes::HealthSource;
+pub use live::{Drain, LiveVfs, SyncPolicy};
 pub use reader::ReadAheadLimits;
 
 use crate::archive::Archive;

@@ -3,7 +3,7 @@
 use crate::base::{Clock as _, ErrorClass, SystemClock};
 use crate::cli::args::MountArgs;
 use crate::cli::context::Context;
-use crate::cli::daemon::{self, View};
+use crate::cli::daemon;
 use crate::cli::error::{CliError, CliResult};
 use crate::cli::exit::ExitStatus;
 use blockframe_fuse::MountOptions;
@@ -15,11 +15,12 @@ use std::time::Duration;
 pub(super) fn run(context: &Context, args: &MountArgs) -> CliResult<ExitStatus> {
     let mountpoint = chosen_mountpoint(context, args.mountpoint())?;
     let archive = context.archive_directory()?;
-    let (options, mut view) = mount_options(&archive, &args.options)?;
-    view.at = args.at.map(|moment| moment.when(SystemClock.now()));
-    view.read_only |= args.read_only || view.at.is_some();
+    let mut options = mount_options(&archive, &args.options)?;
+    options.read_only |= args.read_only;
+    let at = args.at.map(|moment| moment.when(SystemClock.now()));
+    options.read_only |= at.is_some();
     if daemon::is_background_child() || args.foreground {
-        daemon::serve(context, &mountpoint, &options, view)
+        daemon::serve(context, &mountpoint, &options, at)
     } else {
         daemon::start_in_background()
     }
@@ -36,10 +37,9 @@ pub(super) fn chosen_mountpoint(context: &Context, named: Option<&PathBuf>) -> C
 }
 
 /// `-o` options, those that `mount` passes from fstab included.
-fn mount_options(archive: &Path, words: &[String]) -> CliResult<(MountOptions, View)> {
+fn mount_options(archive: &Path, words: &[String]) -> CliResult<MountOptions> {
     let shown = std::path::absolute(archive).unwrap_or_else(|_| archive.to_path_buf());
     let mut options = MountOptions::new(format!("blockframe:{}", shown.display()));
-    let mut view = View::default();
     for word in words.iter().flat_map(|word| word.split(',')).filter(|word| !word.is_empty()) {
         let (name, value) = word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value)));
         match (name, value) {
@@ -56,9 +56,9 @@ fn mount_options(archive: &Path, words: &[String]) -> CliResult<(MountOptions, V
             ("attr_timeout", Some(value)) => options.attribute_ttl = seconds(word, value)?,
             ("entry_timeout", Some(value)) => options.entry_ttl = seconds(word, value)?,
             ("negative_timeout", Some(value)) => options.negative_ttl = seconds(word, value)?,
-            ("ro", None) => view.read_only = true,
+            ("ro", None) => options.read_only = true,
             // `defaults` stands for `rw` among others.
-            ("rw" | "defaults", None) => view.read_only = false,
+            ("rw" | "defaults", None) => options.read_only = false,
             // True of every mount.
             ("default_permissions" | "noatime" | "relatime" | "async" | "nodiratime", None) => {}
             // For mount, systemd and fstab alone.
@@ -73,7 +73,7 @@ fn mount_options(archive: &Path, words: &[String]) -> CliResult<(MountOptions, V
             }
         }
     }
-    Ok((options, view))
+    Ok(options)
 }
 
 fn number(word: &str, value: &str, allowed: std::ops::RangeInclusive<u64>) -> CliResult<u64> {
@@ -96,20 +96,19 @@ fn seconds(word: &str, value: &str) -> CliResult<Duration> {
 mod tests {
     use super::*;
 
-    fn options(words: &str) -> CliResult<(MountOptions, View)> {
+    fn options(words: &str) -> CliResult<MountOptions> {
         mount_options(Path::new("/archive"), &[words.to_owned()])
     }
 
     #[test]
     fn an_fstab_line_is_understood() {
-        let (parsed, view) =
+        let parsed =
             options("rw,noexec,nofail,_netdev,x-systemd.automount,allow_other,threads=3,attr_timeout=0.5").unwrap();
         assert!(parsed.allow_other && !parsed.exec);
         assert_eq!((parsed.threads, parsed.attribute_ttl), (3, Duration::from_millis(500)));
         assert_eq!(parsed.source, "blockframe:/archive");
-        assert_eq!(view, View::default());
         for (words, read_only) in [("defaults", false), ("ro,nofail", true), ("ro,rw", false), ("rw,ro", true)] {
-            assert_eq!(options(words).unwrap().1.read_only, read_only, "{words}");
+            assert_eq!(options(words).unwrap().read_only, read_only, "{words}");
         }
     }
 
