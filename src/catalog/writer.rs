@@ -144,6 +144,14 @@ impl CatalogWriter {
         })
     }
 
+    /// Removes what stands at a path, with `recursive` a directory with all
+    /// below it, as one atomic, durable change; returns how many names.
+    ///
+    /// Errors: `NotFound`, `IsDirectory`, `RootRemoved`.
+    pub fn remove_path(&self, path: &EntryPath, recursive: bool) -> CatalogResult<u64> {
+        self.change(|change| change.remove_path(path, recursive))
+    }
+
     /// Forgets an object that no name needs (for `gc`), nor the history that
     /// is kept; its shards are the caller's. Error when it is needed.
     pub fn remove_object(&self, object: &ObjectRecord) -> CatalogResult<()> {

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::units;
+use super::units::{self, Moment};
 
 const AFTER_HELP: &str = "\
 The archive is found from --archive, else BLOCKFRAME_ARCHIVE, else [archive] directory in the configuration:
@@ -64,10 +64,14 @@ pub enum Command {
     Cat(CatArgs),
     /// Copy files and trees out of the archive, with their attributes
     Get(GetArgs),
+    /// Remove files or trees; they can be restored until the retention ends
+    Rm(RmArgs),
     /// Mount the archive
     Mount(MountArgs),
     /// Unmount the archive
     Umount(UmountArgs),
+    /// Return when all that was written to the mount is committed
+    Sync(SyncArgs),
     /// Tell what committing a path would cost and survive under each profile, without writing
     Plan(PlanArgs),
     /// Verify stored data: Healthy, Degraded, Recoverable or Unrecoverable
@@ -201,6 +205,25 @@ pub struct GetArgs {
     pub paths: Vec<OsString>,
 }
 
+/// Arguments of `rm`.
+#[derive(Debug, Args)]
+pub struct RmArgs {
+    /// Directories too, with all that is below them
+    #[arg(short, long)]
+    pub recursive: bool,
+    /// Files or directories of the archive
+    #[arg(value_name = "PATH", required = true)]
+    pub paths: Vec<OsString>,
+}
+
+/// Arguments of `sync`.
+#[derive(Debug, Args)]
+pub struct SyncArgs {
+    /// Only what lies at or below this path of the archive [default: everything]
+    #[arg(value_name = "PATH")]
+    pub path: Option<OsString>,
+}
+
 /// Arguments of `mount`.
 #[derive(Debug, Args)]
 pub struct MountArgs {
@@ -210,13 +233,16 @@ pub struct MountArgs {
     /// The mount point (the same as MOUNTPOINT)
     #[arg(short, long = "mountpoint", value_name = "DIR", conflicts_with = "mountpoint", value_hint = ValueHint::DirPath)]
     pub mountpoint_flag: Option<PathBuf>,
-    /// Mount options: allow_other, nonempty, noexec, suid, dev, threads=N, and in seconds attr_timeout=S,
+    /// Mount options: ro, rw, allow_other, nonempty, noexec, suid, dev, threads=N, and in seconds attr_timeout=S,
     /// entry_timeout=S, negative_timeout=S
     #[arg(short, value_name = "OPT,...", value_delimiter = ',')]
     pub options: Vec<String>,
-    /// Refuse all writes (in this version every mount does)
+    /// Refuse all writes (the same as -o ro)
     #[arg(long)]
     pub read_only: bool,
+    /// Show the archive as it was then, read-only: 2026-11-20T12:00:00Z, "2026-11-20 12:00" (UTC), "2h ago", yesterday
+    #[arg(long, value_name = "TIME", value_parser = units::parse_moment)]
+    pub at: Option<Moment>,
     /// Stay in the foreground
     #[arg(long)]
     pub foreground: bool,
@@ -363,7 +389,11 @@ mod tests {
             "cat a --range 1KiB-",
             "get a b dest",
             "-a /x mount /mnt -o allow_other,ro --foreground",
-            "mount -m /mnt -a /x",
+            "mount -m /mnt -a /x --read-only",
+            "mount /mnt --at 2026-11-20T12:00:00Z",
+            "rm -r a b",
+            "sync",
+            "sync photos",
             "umount",
             "health --quick",
             "health --budget 20GB",
@@ -380,8 +410,16 @@ mod tests {
             let words = std::iter::once("blockframe").chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_ok(), "{line}");
         }
-        for line in ["commit", "get a", "cat a --range 9-1", "health --budget soon", "-q -v status", "init --profile x"]
-        {
+        for line in [
+            "commit",
+            "rm",
+            "mount --at soon",
+            "get a",
+            "cat a --range 9-1",
+            "health --budget soon",
+            "-q -v status",
+            "init --profile x",
+        ] {
             let words = std::iter::once("blockframe").chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_err(), "{line}");
         }

@@ -15,8 +15,10 @@ mod ls;
 mod mount;
 mod plan;
 mod rebuild;
+mod rm;
 mod scrub;
 mod status;
+mod sync;
 #[cfg(unix)]
 mod umount;
 
@@ -39,6 +41,8 @@ pub fn run(context: &Context, command: &Command) -> CliResult<ExitStatus> {
         Command::Init(args) => init::run(context, args),
         Command::Commit(args) => commit::run(context, args),
         Command::Get(args) => get::run(context, args),
+        Command::Rm(args) => rm::run(context, args),
+        Command::Sync(args) => sync::run(context, args),
         Command::Plan(args) => plan::run(context, args),
         Command::Ls(args) => ls::ls(context, args),
         Command::Find(args) => ls::find(context, args),
