@@ -21,6 +21,7 @@ mod status;
 mod sync;
 #[cfg(unix)]
 mod umount;
+mod versions;
 
 use super::args::{Command, ConfigCommand};
 use super::context::Context;
@@ -41,6 +42,8 @@ pub fn run(context: &Context, command: &Command) -> CliResult<ExitStatus> {
         Command::Init(args) => init::run(context, args),
         Command::Commit(args) => commit::run(context, args),
         Command::Get(args) => get::run(context, args),
+        Command::Versions(args) => versions::list(context, args),
+        Command::Restore(args) => versions::restore(context, args),
         Command::Rm(args) => rm::run(context, args),
         Command::Sync(args) => sync::run(context, args),
         Command::Plan(args) => plan::run(context, args),

@@ -3,7 +3,7 @@
 use super::scrub;
 use crate::archive::{Event, Verdict};
 use crate::base::{ObjectName, Timestamp};
-use crate::catalog::NamespaceTotals;
+use crate::catalog::{HistoryUsage, NamespaceTotals};
 use crate::cli::context::{Context, OpenArchive};
 use crate::cli::error::CliResult;
 use crate::cli::exit::ExitStatus;
@@ -65,6 +65,8 @@ pub(super) fn run(context: &Context) -> CliResult<ExitStatus> {
     out.line(format_args!("scrub       {}", scrub::one_line(&open)?))?;
     let staged = Staged::of(&open)?;
     out.line(format_args!("staged      {}", staged.text(now)))?;
+    let history = open.catalog.history_usage()?;
+    out.line(format_args!("versions    {}", versions_text(&history, now)))?;
     out.line(if events.is_empty() { "events      none" } else { "events" })?;
     for event in &events {
         out.line(format_args!("  {}", event_line(event)))?;
@@ -85,6 +87,7 @@ pub(super) fn run(context: &Context) -> CliResult<ExitStatus> {
         "verification": verification,
         "scrub": scrub::document(&open)?,
         "staged": staged,
+        "versions": { "bytes": history.bytes, "oldest": history.oldest.map(units::rfc3339) },
         "events": events,
     }))?;
     Ok(match (verification.lost, verification.damaged) {
@@ -92,6 +95,16 @@ pub(super) fn run(context: &Context) -> CliResult<ExitStatus> {
         (_, 1..) => ExitStatus::DamageFound,
         _ => ExitStatus::Done,
     })
+}
+
+fn versions_text(history: &HistoryUsage, now: Timestamp) -> String {
+    let Some(oldest) = history.oldest else { return "none kept".into() };
+    let age = u64::try_from(now.seconds.saturating_sub(oldest.seconds)).unwrap_or(0);
+    format!(
+        "{} kept for what was changed or removed, the oldest ended {} ago",
+        units::size(history.bytes),
+        units::age(age)
+    )
 }
 
 /// Files that wait to be committed.
