@@ -13,6 +13,7 @@ pub(super) mod files;
 mod names;
 mod open;
 mod recover;
+pub(super) mod switch;
 
 use super::attributes::HealthSource;
 use super::error;
