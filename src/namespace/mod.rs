@@ -25,7 +25,7 @@ use draft::Emptiness;
 use flusher::Flusher;
 use state::State;
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 /// The outcome of an operation on the namespace.
 pub type NamespaceResult<T> = Result<T, NamespaceError>;
@@ -37,6 +37,25 @@ const MAX_QUEUE: usize = 32 * 1024;
 pub struct Namespace {
     shared: Arc<Shared>,
     flusher: Flusher,
+}
+
+/// While this is held, nobody has the catalog alone: an object that is known
+/// stays known. Not to be held over anything long.
+pub struct Steady<'n> {
+    namespace: &'n Namespace,
+    _gate: RwLockReadGuard<'n, ()>,
+}
+
+impl Steady<'_> {
+    /// The writer, for questions.
+    pub fn writer(&self) -> &CatalogWriter {
+        &self.namespace.shared.writer
+    }
+
+    /// As [`Namespace::change`].
+    pub fn change<T>(&self, body: impl Fn(&mut Draft<'_>) -> Result<T, Stop>) -> NamespaceResult<T> {
+        self.namespace.run(body)
+    }
 }
 
 pub(super) struct Shared {
@@ -112,9 +131,9 @@ impl Namespace {
                         {
                             return Err(NamespaceError::Failed { why: why.clone() });
                         }
-                        let first = state.queue.records.is_empty() && !edits.records.is_empty();
+                        let first = state.queue.is_empty();
                         state.accept(now, edits);
-                        if first || state.queue.records.len() >= flusher::GROUP {
+                        if (first && !state.queue.is_empty()) || state.queue.records.len() >= flusher::GROUP {
                             self.flusher.wake();
                         }
                         return Ok(outcome);
@@ -128,6 +147,13 @@ impl Namespace {
                 key => self.fetch(&key)?,
             }
         }
+    }
+
+    /// Keeps [`Self::alone`] out, for a change that rests on what the
+    /// catalog's writer says.
+    pub fn steady(&self) -> NamespaceResult<Steady<'_>> {
+        self.throttle()?;
+        Ok(Steady { namespace: self, _gate: self.shared.gate.read().unwrap_or_else(PoisonError::into_inner) })
     }
 
     /// Waits while too much waits to be written.

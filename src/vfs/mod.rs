@@ -12,11 +12,15 @@ mod pages;
 mod read_ahead;
 mod reader;
 mod space;
+mod writeback;
 
 pub use attributes::DAEMON;
 pub use attributes::HealthSource;
 pub use live::{Drain, LiveVfs, SyncPolicy};
 pub use reader::ReadAheadLimits;
+pub use writeback::{
+    DrainProgress, Rest, Writeback, WritebackOptions, WritebackStatus, drain_leftovers, has_leftovers,
+};
 
 use crate::archive::Archive;
 use crate::base::LatencyGauge;

@@ -2,7 +2,7 @@
 
 use super::file::{Content, LiveFile};
 use crate::format::StagingId;
-use crate::namespace::Publications;
+use crate::namespace::{Later, Publications};
 use crate::staging::{Generation, StagedFile, StagingArea};
 use blockframe_api::Node;
 use std::collections::HashMap;
@@ -83,9 +83,14 @@ impl Files {
         content.staged = Some(staged);
     }
 
-    /// The staging file is not the file's content any more.
-    pub(in crate::vfs) fn unstage(&self, staged: &StagedFile) {
-        self.staged.write().unwrap_or_else(PoisonError::into_inner).remove(&staged.id());
+    /// What is to run once the journal names the staging file no more. Until
+    /// then it is synced with whatever publication of it waits to be written.
+    pub(in crate::vfs) fn let_go(self: &Arc<Self>, staged: &StagedFile) -> Later {
+        let (files, staged) = (Arc::clone(self), staged.clone());
+        Box::new(move || {
+            files.staged.write().unwrap_or_else(PoisonError::into_inner).remove(&staged.id());
+            staged.discard();
+        })
     }
 
     /// All of them, in no special order.
@@ -93,14 +98,14 @@ impl Files {
         self.nodes().values().cloned().collect()
     }
 
-    /// Files with staged content, in no special order.
+    /// Files with staged content, in no special order; some that had it lately.
     pub(in crate::vfs) fn all_staged(&self) -> Vec<Arc<LiveFile>> {
         self.staged().values().map(|(_, file)| Arc::clone(file)).collect()
     }
 
-    /// How many files have staged content.
-    pub(in crate::vfs) fn staged_count(&self) -> usize {
-        self.staged().len()
+    /// Whether some file with staged content is as `wanted` says.
+    pub(in crate::vfs) fn any_staged(&self, wanted: impl Fn(&LiveFile, &StagedFile) -> bool) -> bool {
+        self.staged().values().any(|(staged, file)| wanted(file, staged))
     }
 }
 

@@ -14,6 +14,7 @@ mod names;
 mod open;
 mod outside;
 mod recover;
+pub(super) mod switch;
 
 use super::attributes::HealthSource;
 use super::error;

@@ -159,7 +159,7 @@ impl LiveVfs {
             error::of_staging(&error)
         })?;
         let queued = self.namespace.change(|draft| {
-            let Some(inode) = draft.find_node(file.node())? else { return Ok(()) };
+            let Some(inode) = draft.find_node(file.node())? else { return Ok(draft.now()) };
             let mut inode = (*inode).clone();
             if let Some(written) = written {
                 inode.meta.modified = modified.unwrap_or(written);
@@ -167,11 +167,11 @@ impl LiveVfs {
             }
             draft.put(inode);
             draft.stage(file.node(), published.content.clone(), published.generation);
-            Ok(())
+            Ok(draft.now())
         });
-        queued.map_err(|error| error::of_namespace(&error))?;
+        let queued = queued.map_err(|error| error::of_namespace(&error))?;
         let mut times = file.times();
-        times.published = Some(published.generation);
+        times.published = Some(queued);
         if times.written == written && times.modified == modified {
             times.written = None;
             times.modified = None;
@@ -244,13 +244,7 @@ impl LiveVfs {
     /// The last handle of a node without names was released.
     pub(super) fn remove_unnamed(&self, node: Node) {
         let removed = self.namespace.change(|draft| match draft.find_node(node)? {
-            Some(inode) if inode.links == 0 => {
-                let removed = draft.drop_unnamed(node)?;
-                if removed == Removed::Gone {
-                    self.discard_later(draft, node);
-                }
-                Ok(removed)
-            }
+            Some(inode) if inode.links == 0 => draft.drop_unnamed(node),
             Some(_) => Ok(Removed::Named),
             None => Ok(Removed::Gone),
         });
