@@ -3,10 +3,11 @@
 
 use super::apply::Applier;
 use super::database::{Database, Head};
+use super::history::instant;
 use super::local::LocalFiles;
 use super::queries::ROOT;
 use super::replica::{GroupWriter, Replica};
-use super::{CatalogError, CatalogResult, CommitSummary, Inode};
+use super::{CatalogError, CatalogResult, CommitSummary, HistoryRemoved, Inode};
 use crate::base::{ObjectName, Timestamp};
 use crate::format::journal::Record;
 use crate::format::{Entry, EntryPath, FileContent, NodeBody, NodeMeta};
@@ -78,9 +79,12 @@ fn number(node: &Inode) -> i64 {
 impl<'a> Change<'a> {
     /// A change that goes to the journal too; without `opening`, to the database alone.
     pub(super) fn new(database: &'a Database, opening: Option<Opening<'a>>, now: Timestamp) -> CatalogResult<Self> {
+        let applier = Applier::new(database, false)?;
+        // What is put together from manifests tells no times.
+        let applier = if opening.is_some() { applier } else { applier.without_history() };
         Ok(Self {
             database,
-            applier: Applier::new(database, false)?,
+            applier,
             opening,
             journal: None,
             records: 0,
@@ -140,13 +144,22 @@ impl<'a> Change<'a> {
         }
     }
 
-    /// Forgets an object that no node needs.
+    /// Forgets an object that no node needs, now or in a past that is kept.
     pub(super) fn remove_object(&mut self, name: &ObjectName) -> CatalogResult<()> {
         let Some((id, _)) = self.database.object(name)? else { return Ok(()) };
-        if !self.database.nodes_in(id)?.is_empty() {
+        if !self.database.nodes_in(id)?.is_empty() || self.database.past_needs(id)? {
             return Err(CatalogError::ObjectNeeded { object: name.clone() });
         }
         self.emit(&Record::ObjectRemoved(name.clone()))
+    }
+
+    /// Forgets states that ended at or before `before`.
+    pub(super) fn remove_history(&mut self, before: Timestamp) -> CatalogResult<HistoryRemoved> {
+        let removed = self.database.past_until(instant(before))?;
+        if removed != HistoryRemoved::default() {
+            self.emit(&Record::HistoryRemoved { before })?;
+        }
+        Ok(removed)
     }
 
     fn put_node(&mut self, path: &EntryPath, meta: &NodeMeta, body: &NodeBody) -> CatalogResult<()> {

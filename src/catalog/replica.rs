@@ -8,8 +8,9 @@
 //! read back.
 
 use super::database::{Database, Head};
+use super::history::{self, timestamp};
 use super::queries::ROOT;
-use super::{CatalogError, CatalogResult, history};
+use super::{CatalogError, CatalogResult};
 use crate::base::ArchiveId;
 use crate::format::journal::{
     BLOCK_LEN, Block, ChainHead, FileKind, GroupEncoder, Record, RecordAssembler, parse_file_header, place_after,
@@ -394,21 +395,28 @@ fn dump(database: &Database, take: &mut dyn FnMut(Record) -> CatalogResult<()>) 
             }
         }
     }
+    // Many rows in a row are of one time: it is said when it changes.
+    let mut time = 0;
+    let mut at = |since: i64, take: &mut dyn FnMut(Record) -> CatalogResult<()>| {
+        if std::mem::replace(&mut time, since) == since { Ok(()) } else { take(Record::Time(timestamp(since))) }
+    };
     let mut after = 0;
     loop {
         let page = database.node_page(after, 1024)?;
-        let Some((last, _)) = page.last() else { break };
+        let Some((last, ..)) = page.last() else { break };
         after = *last;
-        for (ino, (meta, body)) in page {
+        for (ino, since, (meta, body)) in page {
+            at(since, take)?;
             take(Record::Inode { node: ino as u64, meta, body })?;
         }
     }
     let mut after = (ROOT - 1, Vec::new());
     loop {
         let page = database.dirent_page(after.0, &after.1, 1024)?;
-        let Some((parent, name, _)) = page.last() else { break };
+        let Some((parent, name, ..)) = page.last() else { break };
         after = (*parent, name.clone());
-        for (parent, name, ino) in page {
+        for (parent, name, ino, since) in page {
+            at(since, take)?;
             take(Record::Dirent { parent: parent as u64, name, node: ino as u64 })?;
         }
     }

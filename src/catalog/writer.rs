@@ -14,10 +14,10 @@ use super::change::{Change, Opening, unseal};
 use super::database::{Database, Head, Use};
 use super::local::WriterLock;
 use super::{
-    CatalogError, CatalogResult, CommitSummary, ContentPlace, Inode, NewObject, ObjectRecord, Shared, SourceSignature,
-    recovery,
+    CatalogError, CatalogResult, CommitSummary, ContentPlace, HistoryRemoved, Inode, NewObject, ObjectRecord, Shared,
+    SourceSignature, recovery,
 };
-use crate::base::ContentHash;
+use crate::base::{ContentHash, Timestamp};
 use crate::format::journal::{FileKind, Record};
 use crate::format::{Entry, EntryPath};
 use crate::store::StoreErrorKind;
@@ -144,15 +144,20 @@ impl CatalogWriter {
         })
     }
 
-    /// Forgets an object that no name needs (for `gc`); its shards are the caller's.
-    /// Error when a name does need it.
+    /// Forgets an object that no name needs (for `gc`), nor the history that
+    /// is kept; its shards are the caller's. Error when it is needed.
     pub fn remove_object(&self, object: &ObjectRecord) -> CatalogResult<()> {
         self.change(|change| change.remove_object(&object.reference.name))
     }
 
-    /// Objects that no name needs.
+    /// Objects that neither a name nor the history that is kept needs.
     pub fn unreferenced_objects(&self) -> CatalogResult<Vec<ObjectRecord>> {
         self.state().database.unreferenced_objects()
+    }
+
+    /// Forgets states that ended at or before `before`. Writes nothing when there are none.
+    pub fn remove_history(&self, before: Timestamp) -> CatalogResult<HistoryRemoved> {
+        self.change(|change| change.remove_history(before))
     }
 
     /// Closes the catalog cleanly: checkpoints and seals the database.

@@ -3,23 +3,23 @@ use crate::format::journal::Record;
 use crate::format::{StagedExtent, StagedMap, StagingId};
 use std::os::unix::fs::PermissionsExt;
 
-fn inode(node: u64, body: NodeBody) -> Record {
+pub(super) fn inode(node: u64, body: NodeBody) -> Record {
     Record::Inode { node, meta: meta(node as i64), body }
 }
 
-fn empty() -> NodeBody {
+pub(super) fn empty() -> NodeBody {
     NodeBody::File(FileContent::empty())
 }
 
-fn name(parent: u64, name: &str, node: u64) -> Record {
+pub(super) fn name(parent: u64, name: &str, node: u64) -> Record {
     Record::Dirent { parent, name: name.into(), node }
 }
 
-fn gone(parent: u64, name: &str) -> Record {
+pub(super) fn gone(parent: u64, name: &str) -> Record {
     Record::DirentRemoved { parent, name: name.into() }
 }
 
-fn staged(node: u64, id: u64) -> Record {
+pub(super) fn staged(node: u64, id: u64) -> Record {
     let extent = StagedExtent { range: crate::base::ContentRange::between(3, 9), place: Some(4096) };
     let map = StagedMap::Inline(vec![extent]);
     Record::Staged { node, content: StagedContent { file: StagingId::new(id), size: 9, base_len: 0, map } }
@@ -31,7 +31,7 @@ fn staged_of(catalog: &Catalog) -> Vec<(u64, u64)> {
     found
 }
 
-fn write(writer: &CatalogWriter, records: &[Record]) {
+pub(super) fn write(writer: &CatalogWriter, records: &[Record]) {
     let mut calls = 0;
     writer.write_group(records, &mut || calls += 1).unwrap();
     assert_eq!(calls, 1);

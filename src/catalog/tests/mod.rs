@@ -2,6 +2,7 @@
 
 mod damage;
 mod groups;
+mod history;
 mod namespace;
 mod objects;
 
