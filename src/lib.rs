@@ -5,9 +5,10 @@
 //! [`base`] (ids, units, clock), [`format`] (bytes to checked types),
 //! [`codec`] (erasure code), [`merkle`] (leaf trees), [`store`] (where shards
 //! lie), [`archive`] (objects: write, read, heal), [`catalog`] (names),
-//! [`ingest`] (trees in, trees out), [`vfs`] (the mounted view), [`scrub`]
-//! (background verification), [`control`] (the daemon, reached by other
-//! processes), [`cli`]. `docs/ARCHITECTURE.md` tells the why.
+//! [`staging`] (files being written), [`namespace`] (names as they are this
+//! moment), [`ingest`] (trees in, trees out), [`vfs`] (the mounted view),
+//! [`scrub`] (background verification), [`control`] (the daemon, reached by
+//! other processes), [`cli`]. `docs/ARCHITECTURE.md` tells the why.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 

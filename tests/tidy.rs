@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 
 /// Modules of the library from the lowest layer to the highest. A module may
 /// use what stands on a lower line, and its own line where the flag says so.
-const LAYERS: [&[&str]; 8] = [
+const LAYERS: [&[&str]; 10] = [
     &["base"],
     &["codec", "merkle", "store"],
     &["format"],
     &["archive"],
     &["catalog"],
+    &["staging"],
+    &["namespace"],
     &["ingest", "vfs"],
     &["scrub"],
     &["control"],

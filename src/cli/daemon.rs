@@ -11,9 +11,11 @@ use super::context::{Context, OpenArchive, state_directory};
 use super::error::{CliError, CliResult};
 use super::exit::ExitStatus;
 use crate::archive::Archive;
-use crate::base::ErrorClass;
+use crate::base::{ErrorClass, LatencyGauge};
 use crate::scrub::{CatalogLedger, ScrubDaemon, ScrubOptions, Scrubber, StopSignal};
-use crate::vfs::{ArchiveVfs, HealthSource, VfsLimits};
+use crate::staging::{StagingArea, StagingLimits};
+use crate::vfs::{ArchiveVfs, HealthSource, LiveVfs, SyncPolicy, VfsLimits};
+use blockframe_api::Vfs;
 use blockframe_fuse::{MountOptions, Mounted};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -36,6 +38,13 @@ const GRACE: Duration = Duration::from_secs(5);
 const REFRESH: Duration = Duration::from_secs(1);
 /// The log is begun anew when it is longer; the one before is kept.
 const MAX_LOG: u64 = 1 << 20;
+
+/// Where files being written lie, below the archive's directory.
+const STAGING_DIR: &str = ".blockframe/staging";
+
+fn staging_limits() -> StagingLimits {
+    StagingLimits { quota: 10 << 30, reserve: 64 << 20 }
+}
 
 /// Whether this process was started to serve in the background.
 pub(super) fn is_background_child() -> bool {
@@ -83,8 +92,8 @@ pub(super) fn serve(context: &Context, mountpoint: &Path, options: &MountOptions
     // First, so that a signal during the start ends with an unmount too.
     let mut signals =
         Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| CliError::io("cannot watch for signals", error))?;
-    let served = Served::new(context)?;
-    let mounted = Arc::new(blockframe_fuse::spawn(served.vfs.clone(), mountpoint, options)?);
+    let served = Served::new(context, options.read_only)?;
+    let mounted = Arc::new(blockframe_fuse::spawn(served.vfs.as_vfs(), mountpoint, options)?);
     let stop = Arc::new(Stop::default());
     let log = background.then(|| Log::new(&served.directory));
     let workers = start_workers(&served, log.clone(), &stop)?;
@@ -135,17 +144,49 @@ struct Served {
     directory: PathBuf,
     archive: Arc<Archive>,
     ledger: Arc<CatalogLedger>,
-    vfs: Arc<ArchiveVfs>,
+    vfs: Filesystem,
+}
+
+/// What is mounted.
+enum Filesystem {
+    /// It can be written; this process is the archive's writer.
+    Live(Arc<LiveVfs>),
+    /// It can be read, and shows what other processes commit.
+    View(Arc<ArchiveVfs>),
+}
+
+impl Filesystem {
+    fn as_vfs(&self) -> Arc<dyn Vfs> {
+        match self {
+            Filesystem::Live(vfs) => vfs.clone(),
+            Filesystem::View(vfs) => vfs.clone(),
+        }
+    }
+
+    fn load(&self) -> Arc<LatencyGauge> {
+        match self {
+            Filesystem::Live(vfs) => vfs.load().clone(),
+            Filesystem::View(vfs) => vfs.load().clone(),
+        }
+    }
 }
 
 impl Served {
-    fn new(context: &Context) -> CliResult<Self> {
+    fn new(context: &Context, read_only: bool) -> CliResult<Self> {
         let OpenArchive { directory, archive, catalog, health, .. } = context.open()?;
         let limits = VfsLimits { cache: context.config().cache.limit(), ..VfsLimits::default() };
         let ledger = Arc::new(CatalogLedger::new(Arc::clone(&catalog), Arc::clone(&health)));
         let health: Arc<dyn HealthSource> = health;
-        let vfs = ArchiveVfs::new(Arc::clone(&archive), catalog, health, limits)?;
-        Ok(Self { directory, archive, ledger, vfs: Arc::new(vfs) })
+        let vfs = if read_only {
+            Filesystem::View(Arc::new(ArchiveVfs::new(Arc::clone(&archive), catalog, health, limits)?))
+        } else {
+            let staging = StagingArea::open(&directory.join(STAGING_DIR), staging_limits())
+                .map_err(|error| CliError::new(error.class(), error.to_string()))?;
+            let live = LiveVfs::open(archive.clone(), catalog, health, staging, limits, SyncPolicy::default())
+                .map_err(|error| CliError::new(error.class(), error.to_string()))?;
+            Filesystem::Live(Arc::new(live))
+        };
+        Ok(Self { directory, archive, ledger, vfs })
     }
 
     /// Verification in the background, unless the configuration refuses it. Ends when dropped.
@@ -160,7 +201,7 @@ impl Served {
         };
         let stop = Arc::new(StopSignal::default());
         let archive = (*self.archive).clone();
-        let scrubber = Scrubber::new(archive, self.ledger.clone(), options, stop.clone(), self.vfs.load().clone());
+        let scrubber = Scrubber::new(archive, self.ledger.clone(), options, stop.clone(), self.vfs.load());
         Ok(Some(ScrubDaemon::start(scrubber, stop)?))
     }
 }
@@ -168,10 +209,16 @@ impl Served {
 /// Starts all background work of the daemon. Each worker ends soon after `stop` says so.
 fn start_workers(served: &Served, log: Option<Log>, stop: &Arc<Stop>) -> CliResult<Vec<JoinHandle<()>>> {
     let maintenance = {
-        let (vfs, stop) = (Arc::clone(&served.vfs), Arc::clone(stop));
+        let view = match &served.vfs {
+            Filesystem::View(view) => Some(Arc::clone(view)),
+            Filesystem::Live(_) => None,
+        };
+        let stop = Arc::clone(stop);
         move || {
             while !stop.wait(REFRESH) {
-                if let Err(error) = vfs.refresh() {
+                if let Some(view) = &view
+                    && let Err(error) = view.refresh()
+                {
                     tracing::warn!(%error, "cannot see whether the catalog has changed");
                 }
                 if let Some(log) = &log {

@@ -8,6 +8,7 @@ use crate::base::Timestamp;
 use crate::catalog::Inode;
 use crate::format::journal::Record;
 use crate::format::{NodeBody, NodeMeta, StagedContent, StagingId};
+use crate::staging::Generation;
 use blockframe_api::{ErrorClass, Node, VfsError};
 use std::sync::Arc;
 
@@ -34,7 +35,7 @@ pub(super) struct Edits {
     pub(super) names: Vec<((Node, Vec<u8>), Option<Node>)>,
     pub(super) parents: Vec<(Node, Node)>,
     pub(super) records: Vec<Record>,
-    pub(super) staged: Vec<(StagingId, u64)>,
+    pub(super) staged: Vec<(StagingId, Generation)>,
     pub(super) later: Vec<Later>,
     pub(super) opened: Option<Node>,
     pub(super) next_inode: u64,
@@ -75,9 +76,8 @@ impl<'s> Draft<'s> {
 
     /// A node; `NotFound` when there is none.
     pub fn node(&mut self, node: Node) -> Result<Arc<Inode>, Stop> {
-        self.find_node(node)?.ok_or_else(|| {
-            VfsError::new(ErrorClass::NotFound, format!("there is no inode {}", node.number())).into()
-        })
+        self.find_node(node)?
+            .ok_or_else(|| VfsError::new(ErrorClass::NotFound, format!("there is no inode {}", node.number())).into())
     }
 
     /// A node, if there is one.
@@ -207,7 +207,7 @@ impl<'s> Draft<'s> {
     }
 
     /// The node's newest content lies in staging; durable when the change is.
-    pub fn stage(&mut self, node: Node, content: StagedContent, generation: u64) {
+    pub fn stage(&mut self, node: Node, content: StagedContent, generation: Generation) {
         self.edits.staged.push((content.file, generation));
         self.edits.records.push(Record::Staged { node: node.number(), content });
     }

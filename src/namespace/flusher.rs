@@ -9,6 +9,7 @@ use super::{NamespaceError, NamespaceResult, Shared};
 use crate::base::ErrorClass;
 use crate::format::StagingId;
 use crate::format::journal::Record;
+use crate::staging::Generation;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -24,18 +25,18 @@ const RETRY: Duration = Duration::from_secs(1);
 pub trait Publications: Send + Sync {
     /// Makes the bytes of these staging files durable, as they were published
     /// last. Returns those of which that failed: their publication does not count.
-    fn sync(&self, files: &[(StagingId, u64)]) -> Vec<StagingId>;
+    fn sync(&self, files: &[(StagingId, Generation)]) -> Vec<StagingId>;
 
     /// The journal tells of these publications (file and generation) now.
-    fn durable(&self, files: &[(StagingId, u64)]);
+    fn durable(&self, files: &[(StagingId, Generation)]);
 }
 
 impl Publications for () {
-    fn sync(&self, _files: &[(StagingId, u64)]) -> Vec<StagingId> {
+    fn sync(&self, _files: &[(StagingId, Generation)]) -> Vec<StagingId> {
         Vec::new()
     }
 
-    fn durable(&self, _files: &[(StagingId, u64)]) {}
+    fn durable(&self, _files: &[(StagingId, Generation)]) {}
 }
 
 #[derive(Default)]
@@ -85,10 +86,7 @@ pub(super) struct Flusher {
 }
 
 impl Flusher {
-    pub(super) fn start(
-        shared: &Arc<Shared>,
-        publications: Arc<dyn super::Publications>,
-    ) -> NamespaceResult<Self> {
+    pub(super) fn start(shared: &Arc<Shared>, publications: Arc<dyn super::Publications>) -> NamespaceResult<Self> {
         let bell = Arc::new(Bell::default());
         let (of, rung) = (Arc::clone(shared), Arc::clone(&bell));
         let thread = std::thread::Builder::new()
@@ -176,12 +174,7 @@ fn work_off(shared: &Shared, publications: &dyn Publications, bell: &Bell) {
 }
 
 /// Writes one group. On failure: whether it is worth trying again.
-fn write(
-    shared: &Shared,
-    publications: &dyn Publications,
-    mut queue: Queue,
-    upto: u64,
-) -> Result<Vec<Later>, bool> {
+fn write(shared: &Shared, publications: &dyn Publications, mut queue: Queue, upto: u64) -> Result<Vec<Later>, bool> {
     queue.staged.sort_unstable();
     // Of several publications of a file the last one counts.
     queue.staged.reverse();

@@ -71,12 +71,7 @@ impl Namespace {
 }
 
 /// One page of both; nodes that must be fetched first where some are missing.
-fn merge(
-    state: &mut State,
-    directory: Node,
-    after: &[u8],
-    stored: Vec<(Vec<u8>, Inode)>,
-) -> Result<Page, Vec<Node>> {
+fn merge(state: &mut State, directory: Node, after: &[u8], stored: Vec<(Vec<u8>, Inode)>) -> Result<Page, Vec<Node>> {
     // Beyond the last name of a full page the database is not known yet.
     let mut bound = (stored.len() == PAGE).then(|| stored.last().map(|(name, _)| name.clone())).flatten();
     let own = state.names.range((Bound::Excluded((directory, after.to_vec())), Bound::Unbounded));

@@ -74,14 +74,7 @@ impl Namespace {
     ) -> NamespaceResult<Self> {
         let writer = catalog.writer()?;
         let state = Mutex::new(State::new(writer.next_inode()?));
-        let shared = Arc::new(Shared {
-            catalog,
-            writer,
-            clock,
-            state,
-            written: Condvar::new(),
-            gate: RwLock::new(()),
-        });
+        let shared = Arc::new(Shared { catalog, writer, clock, state, written: Condvar::new(), gate: RwLock::new(()) });
         let flusher = Flusher::start(&shared, publications)?;
         Ok(Self { shared, flusher })
     }

@@ -7,6 +7,7 @@ use crate::base::{ErrorClass, Timestamp};
 use crate::catalog::Inode;
 use crate::format::journal::Record;
 use crate::format::{NodeBody, StagingId};
+use crate::staging::Generation;
 use blockframe_api::Node;
 use lru::LruCache;
 use std::collections::{BTreeMap, HashMap};
@@ -73,7 +74,7 @@ pub(super) struct Queue {
     latest: HashMap<Node, usize>,
     time: Option<Timestamp>,
     /// Publications among the records: staging file and generation.
-    pub(super) staged: Vec<(StagingId, u64)>,
+    pub(super) staged: Vec<(StagingId, Generation)>,
     pub(super) later: Vec<Later>,
 }
 

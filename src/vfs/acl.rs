@@ -118,7 +118,8 @@ mod tests {
 
     #[test]
     fn an_acl_round_trips_and_garbage_is_none() {
-        let value = acl(&[(USER_OBJ, 7, u32::MAX), (2, 5, 1000), (GROUP_OBJ, 5, u32::MAX), (MASK, 5, 0), (OTHER, 0, 0)]);
+        let value =
+            acl(&[(USER_OBJ, 7, u32::MAX), (2, 5, 1000), (GROUP_OBJ, 5, u32::MAX), (MASK, 5, 0), (OTHER, 0, 0)]);
         assert_eq!(Acl::parse(&value.to_bytes()).unwrap(), value);
         assert_eq!(value.mode(), 0o750);
         assert!(Acl::parse(b"").is_none());

@@ -74,9 +74,7 @@ impl LiveVfs {
             (_, b"state") if staged => "staged".into(),
             (_, b"verified_at") if staged => "never".into(),
             (_, _) if staged => "none".into(),
-            (NodeBody::File(content), _) => {
-                told(content, short, &*self.health, || self.place(inode.node, content))?
-            }
+            (NodeBody::File(content), _) => told(content, short, &*self.health, || self.place(inode.node, content))?,
             _ => "none".into(),
         };
         Ok(value.into_bytes())

@@ -3,7 +3,7 @@
 use crate::archive::ArchiveError;
 use crate::catalog::CatalogError;
 use crate::namespace::NamespaceError;
-use crate::staging::{StagedReadError, StagingError};
+use crate::staging::StagingError;
 use blockframe_api::{ErrorClass, Node, VfsError};
 use std::error::Error;
 
@@ -63,10 +63,9 @@ pub(super) fn of_staging(error: &StagingError) -> VfsError {
     VfsError::new(error.class(), text)
 }
 
-pub(super) fn of_staged_read(error: StagedReadError<VfsError>) -> VfsError {
-    match error {
-        StagedReadError::Base(error) => error,
-        StagedReadError::Staging(error) => of_staging(&error),
+impl From<StagingError> for VfsError {
+    fn from(error: StagingError) -> Self {
+        of_staging(&error)
     }
 }
 

@@ -15,7 +15,8 @@ use std::time::Duration;
 pub(super) fn run(context: &Context, args: &MountArgs) -> CliResult<ExitStatus> {
     let mountpoint = chosen_mountpoint(context, args.mountpoint())?;
     let archive = context.archive_directory()?;
-    let options = mount_options(&archive, &args.options)?;
+    let mut options = mount_options(&archive, &args.options)?;
+    options.read_only |= args.read_only;
     if daemon::is_background_child() || args.foreground {
         daemon::serve(context, &mountpoint, &options)
     } else {
@@ -54,9 +55,11 @@ fn mount_options(archive: &Path, words: &[String]) -> CliResult<MountOptions> {
             ("entry_timeout", Some(value)) => options.entry_ttl = seconds(word, value)?,
             ("negative_timeout", Some(value)) => options.negative_ttl = seconds(word, value)?,
             // True of every mount in this version.
-            ("ro" | "default_permissions" | "noatime" | "relatime" | "async" | "nodiratime", None) => {}
+            ("ro", None) => options.read_only = true,
+            ("rw", None) => options.read_only = false,
+            ("default_permissions" | "noatime" | "relatime" | "async" | "nodiratime", None) => {}
             // For mount, systemd and fstab alone. `rw` is what fstab's `defaults` stands for.
-            ("rw" | "defaults" | "auto" | "noauto" | "user" | "nouser" | "users" | "nofail" | "_netdev", None) => {}
+            ("defaults" | "auto" | "noauto" | "user" | "nouser" | "users" | "nofail" | "_netdev", None) => {}
             ("comment", Some(_)) => {}
             _ if name.starts_with("x-") || name.starts_with("X-") => {}
             _ => {

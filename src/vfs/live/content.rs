@@ -4,7 +4,7 @@ use super::LiveVfs;
 use super::file::{Base, Content, LiveFile};
 use crate::base::ContentRange;
 use crate::format::FileContent;
-use crate::staging::StagedFile;
+use crate::staging::{InPlace, StagedFile};
 use crate::vfs::{error, seek};
 use blockframe_api::{AllocateMode, ErrorClass, Handle, Node, VfsError, VfsResult};
 use std::cell::RefCell;
@@ -88,7 +88,8 @@ impl LiveVfs {
                 None => Err(VfsError::new(ErrorClass::Internal, "staged content without what it lies over")),
             }
         };
-        staged.read(range, buffer, &mut from_base).map_err(|error| error::of_staged_read(error))
+        staged.read(range.start(), buffer, &mut from_base)?;
+        Ok(())
     }
 
     /// Reads a range of a committed content, verified.
@@ -137,7 +138,7 @@ impl LiveVfs {
         // Shared with reads, against a committed content that takes its place.
         let content = file.content();
         let staged = match &content.staged {
-            Some(staged) => Arc::clone(staged),
+            Some(staged) => staged.clone(),
             // It was committed in between: once more, over the new base.
             None => {
                 drop((content, staged));
@@ -288,6 +289,17 @@ impl super::file::Times {
     pub(super) fn written_now(&mut self, now: blockframe_api::Timestamp) {
         self.written = Some(now);
         self.modified = None;
+    }
+}
+
+impl super::file::Times {
+    /// This is what the disk tells of a file that the kernel writes by itself.
+    pub(super) fn found_in_place(&mut self, found: &InPlace) {
+        let seen = self.in_place.replace(*found);
+        if seen.is_some_and(|seen| (seen.size, seen.modified) != (found.size, found.modified)) {
+            self.written = Some(found.modified);
+            self.modified = None;
+        }
     }
 }
 

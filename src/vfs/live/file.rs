@@ -4,7 +4,7 @@ use crate::archive::{Archive, ArchiveError, ArchiveResult, Object};
 use crate::base::{ContentRange, Timestamp};
 use crate::catalog::ContentPlace;
 use crate::format::FileContent;
-use crate::staging::StagedFile;
+use crate::staging::{Generation, InPlace, StagedFile};
 use crate::vfs::read_ahead::Stream;
 use crate::vfs::reader::Reader;
 use blockframe_api::{ErrorClass, Node, VfsError};
@@ -27,7 +27,7 @@ pub(in crate::vfs) struct Content {
     /// What the catalog names; `None` until somebody has asked.
     pub(in crate::vfs) base: Option<Base>,
     /// What was written over it.
-    pub(in crate::vfs) staged: Option<Arc<StagedFile>>,
+    pub(in crate::vfs) staged: Option<StagedFile>,
 }
 
 /// The committed content.
@@ -56,10 +56,12 @@ pub(in crate::vfs) struct Times {
     pub(in crate::vfs) written: Option<Timestamp>,
     /// A modification time that was set after it.
     pub(in crate::vfs) modified: Option<Timestamp>,
+    /// What was seen last of a file that the kernel writes by itself.
+    pub(in crate::vfs) in_place: Option<InPlace>,
     /// When the last writer closed it.
     pub(in crate::vfs) closed: Option<Instant>,
-    /// Counts what was published.
-    pub(in crate::vfs) generation: u64,
+    /// What was published last.
+    pub(in crate::vfs) published: Option<Generation>,
     /// Bytes that were written could not be kept: who asks is told.
     pub(in crate::vfs) lost: Option<String>,
 }
@@ -90,7 +92,7 @@ impl LiveFile {
     }
 
     /// What is staged, if anything is.
-    pub(in crate::vfs) fn staged(&self) -> Option<Arc<StagedFile>> {
+    pub(in crate::vfs) fn staged(&self) -> Option<StagedFile> {
         self.content().staged.clone()
     }
 

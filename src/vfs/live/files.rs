@@ -3,20 +3,16 @@
 use super::file::{Content, LiveFile};
 use crate::format::StagingId;
 use crate::namespace::Publications;
-use crate::staging::StagedFile;
+use crate::staging::{Generation, StagedFile};
 use blockframe_api::Node;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-
-/// Staging files whose publication is awaited that are synced one by one;
-/// more are synced with their whole filesystem, which costs less.
-const SYNC_EACH: usize = 16;
 
 /// The registry. A file is in it while it has a handle or staged content.
 #[derive(Debug, Default)]
 pub(in crate::vfs) struct Files {
     nodes: RwLock<HashMap<Node, Arc<LiveFile>>>,
-    staged: RwLock<HashMap<StagingId, (Arc<StagedFile>, Arc<LiveFile>)>>,
+    staged: RwLock<HashMap<StagingId, (StagedFile, Arc<LiveFile>)>>,
 }
 
 impl Files {
@@ -28,7 +24,7 @@ impl Files {
         self.nodes.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn staged(&self) -> RwLockReadGuard<'_, HashMap<StagingId, (Arc<StagedFile>, Arc<LiveFile>)>> {
+    fn staged(&self) -> RwLockReadGuard<'_, HashMap<StagingId, (StagedFile, Arc<LiveFile>)>> {
         self.staged.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -76,9 +72,9 @@ impl Files {
     }
 
     /// The file's newest content is `staged`, from now on.
-    pub(in crate::vfs) fn stage(&self, file: &Arc<LiveFile>, content: &mut Content, staged: Arc<StagedFile>) {
+    pub(in crate::vfs) fn stage(&self, file: &Arc<LiveFile>, content: &mut Content, staged: StagedFile) {
         let mut map = self.staged.write().unwrap_or_else(PoisonError::into_inner);
-        map.insert(staged.id(), (Arc::clone(&staged), Arc::clone(file)));
+        map.insert(staged.id(), (staged.clone(), Arc::clone(file)));
         content.staged = Some(staged);
     }
 
@@ -99,18 +95,12 @@ impl Files {
 }
 
 impl Publications for Files {
-    fn sync(&self, files: &[(StagingId, u64)]) -> Vec<StagingId> {
+    fn sync(&self, files: &[(StagingId, Generation)]) -> Vec<StagingId> {
         let found: Vec<_> = {
             let staged = self.staged();
             files.iter().filter_map(|(id, _)| staged.get(id).cloned()).collect()
         };
         let mut failed = Vec::new();
-        if found.len() > SYNC_EACH
-            && let Some((first, _)) = found.first()
-            && first.sync_filesystem().is_ok()
-        {
-            return failed;
-        }
         for (staged, file) in found {
             if let Err(error) = staged.sync() {
                 let node = file.node().number();
@@ -122,7 +112,7 @@ impl Publications for Files {
         failed
     }
 
-    fn durable(&self, files: &[(StagingId, u64)]) {
+    fn durable(&self, files: &[(StagingId, Generation)]) {
         let staged = self.staged();
         for (id, generation) in files {
             if let Some((staged, _)) = staged.get(id) {

@@ -7,9 +7,7 @@ use crate::format::{FileContent, NodeBody, NodeMeta};
 use crate::namespace::{Draft, Removed, Stop};
 use crate::vfs::acl::{self, Acl};
 use crate::vfs::error;
-use blockframe_api::{
-    Caller, ErrorClass, NamePolicy, NewNode, Node, NodeKind, RenameMode, VfsError, VfsResult,
-};
+use blockframe_api::{Caller, ErrorClass, NamePolicy, NewNode, Node, NodeKind, RenameMode, VfsError, VfsResult};
 use std::sync::Arc;
 
 /// Most names of one node.

@@ -95,7 +95,9 @@ impl LiveVfs {
             return Ok(None);
         }
         let staged = self.staged_for_write(file, &mut content)?;
-        Ok(staged.backing())
+        let backing = staged.backing();
+        file.times().in_place = staged.refresh().map_err(|error| error::of_staging(&error))?;
+        Ok(backing)
     }
 
     fn opened(&self, file: Arc<LiveFile>, how: OpenHow, backing: Option<Arc<File>>) -> OpenedFile {
@@ -107,28 +109,23 @@ impl LiveVfs {
     }
 
     /// The staging file that takes writes; made when there is none.
-    pub(super) fn staged_for_write(
-        &self,
-        file: &Arc<LiveFile>,
-        content: &mut Content,
-    ) -> VfsResult<Arc<StagedFile>> {
+    pub(super) fn staged_for_write(&self, file: &Arc<LiveFile>, content: &mut Content) -> VfsResult<StagedFile> {
         if let Some(staged) = &content.staged {
-            return Ok(Arc::clone(staged));
+            return Ok(staged.clone());
         }
         let base_len = content.base.as_ref().map_or(0, |base| base.content.size);
-        let staged = Arc::new(self.staging.create(base_len).map_err(|error| error::of_staging(&error))?);
-        self.files.stage(file, content, Arc::clone(&staged));
+        let staged = self.staging.create(base_len).map_err(|error| error::of_staging(&error))?;
+        self.files.stage(file, content, staged.clone());
         Ok(staged)
     }
 
     /// Takes notice of what the kernel has written by itself.
     pub(super) fn note_passthrough(&self, file: &LiveFile, staged: &StagedFile) {
+        if !staged.is_passthrough() {
+            return;
+        }
         match staged.refresh() {
-            Ok(Some(written)) => {
-                let mut times = file.times();
-                times.written = Some(times.written.map_or(written, |known| known.max(written)));
-                times.modified = None;
-            }
+            Ok(Some(found)) => file.times().found_in_place(&found),
             Ok(None) => {}
             Err(error) => tracing::warn!(node = file.node().number(), %error, "cannot see what was written"),
         }
@@ -147,7 +144,7 @@ impl LiveVfs {
         if !staged.is_changed() && written.is_none() {
             return Ok(());
         }
-        let (published, generation) = staged.publish().map_err(|error| {
+        let published = staged.publish().map_err(|error| {
             file.times().lost.get_or_insert_with(|| error.to_string());
             error::of_staging(&error)
         })?;
@@ -159,12 +156,12 @@ impl LiveVfs {
                 inode.meta.changed = inode.meta.changed.max(written);
             }
             draft.put(inode);
-            draft.stage(file.node(), published.clone(), generation);
+            draft.stage(file.node(), published.content.clone(), published.generation);
             Ok(())
         });
         queued.map_err(|error| error::of_namespace(&error))?;
         let mut times = file.times();
-        times.generation = generation;
+        times.published = Some(published.generation);
         if times.written == written && times.modified == modified {
             times.written = None;
             times.modified = None;
@@ -204,11 +201,19 @@ impl LiveVfs {
     }
 
     fn end_passthrough(&self, file: &Arc<LiveFile>, staged: &StagedFile) {
-        let ended = staged.end_passthrough();
-        if let Err(error) = ended {
-            tracing::error!(file = self.path(file.node()), %error, "a file's staged content cannot be read");
-            file.times().lost.get_or_insert_with(|| error.to_string());
-            return;
+        match staged.end_passthrough() {
+            Ok(found) => {
+                let mut times = file.times();
+                if let Some(found) = &found {
+                    times.found_in_place(found);
+                }
+                times.in_place = None;
+            }
+            Err(error) => {
+                tracing::error!(file = self.path(file.node()), %error, "a file's staged content cannot be read");
+                file.times().lost.get_or_insert_with(|| error.to_string());
+                return;
+            }
         }
         // A mapping may have written after the last close of a descriptor.
         if let Err(error) = self.publish(file) {

@@ -7,7 +7,6 @@ use crate::archive::{Event, EventKind};
 use crate::format::{NodeBody, StagedContent};
 use crate::vfs::error;
 use blockframe_api::{Node, VfsResult};
-use std::sync::Arc;
 
 impl LiveVfs {
     pub(super) fn take_up(&self) -> VfsResult<()> {
@@ -40,7 +39,7 @@ impl LiveVfs {
                 let file = self.files.hold(node, false);
                 let mut guard = file.content_mut();
                 guard.base.get_or_insert_with(|| Base::new(committed.clone()));
-                self.files.stage(&file, &mut guard, Arc::new(staged));
+                self.files.stage(&file, &mut guard, staged);
                 drop(guard);
                 file.times().closed = Some(super::moment());
                 self.files.release(&file, false);
