@@ -69,6 +69,11 @@ pub fn state_directory(archive: &Path) -> PathBuf {
     archive.join(crate::format::layout::PRIVATE_DIR)
 }
 
+/// Where files lie while they are written.
+pub fn staging_directory(context: &Context, archive: &Path) -> PathBuf {
+    context.config().staging.directory.clone().unwrap_or_else(|| state_directory(archive).join("staging"))
+}
+
 /// An archive that commands work on.
 #[derive(Debug)]
 pub struct OpenArchive {

@@ -24,7 +24,9 @@ pub(super) struct LiveService {
 enum Guest {
     Committing,
     /// No object is written meanwhile.
-    Collecting { _rest: Rest },
+    Collecting {
+        _rest: Rest,
+    },
 }
 
 fn of_vfs(error: &VfsError) -> ControlError {

@@ -1,13 +1,14 @@
 //! Who changes the catalog for a command: the mount's daemon where there is
 //! one, else the command itself.
 
-use super::context::OpenArchive;
+use super::context::{Context, OpenArchive, staging_directory};
 use super::error::{CliError, CliResult};
 use super::units;
 use crate::base::ErrorClass;
 use crate::catalog::{CatalogError, CatalogWriter, CatalogWrites};
 use crate::control::{ControlClient, Purpose, RemoteWrites};
 use crate::format::EntryPath;
+use crate::vfs::{self, HealthSource};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -94,14 +95,60 @@ pub(super) fn leftovers(open: &OpenArchive) -> CliResult<(u64, u64)> {
 
 /// Commits what a mount left in staging. The caller knows that no daemon serves the archive.
 ///
-/// Error: `NotSupported` when something is left there.
-pub(super) fn drain_leftovers(open: &OpenArchive) -> CliResult<()> {
-    match leftovers(open)? {
-        (0, _) => Ok(()),
-        (files, bytes) => {
-            let what = format!("{} ({}) wait in staging", units::plural(files, "file"), units::size(bytes));
-            let hint = format!("{what}; mount the archive, and they are committed: `blockframe mount`");
-            Err(CliError::new(ErrorClass::NotSupported, hint))
+/// Error: `Busy` while another process writes.
+pub(super) fn drain_leftovers(context: &Context, open: &OpenArchive) -> CliResult<()> {
+    let (files, _) = leftovers(open)?;
+    if files == 0 {
+        return Ok(());
+    }
+    tracing::info!("committing {}, which an interrupted mount left in staging", units::plural(files, "file"));
+    let directory = staging_directory(context, &open.directory);
+    let (archive, catalog) = (Arc::clone(&open.archive), Arc::clone(&open.catalog));
+    let health: Arc<dyn HealthSource> = open.health.clone();
+    let bar = context.out().progress("committing", 0);
+    let mut total = 0;
+    let drained = vfs::drain_leftovers(archive, catalog, health, &directory, &mut |left| {
+        if left.bytes_left > total {
+            total = left.bytes_left;
+            bar.set_total(total);
         }
+        bar.set(total - left.bytes_left);
+        true
+    });
+    bar.finish();
+    drained.map_err(|error| CliError::new(error.class(), error.to_string()))
+}
+
+/// What a command that reads needs to see the newest of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Newest {
+    /// Names and attributes.
+    Names,
+    /// What files at and below this path contain.
+    Contents(EntryPath),
+}
+
+/// Brings what a mount is still holding back into the catalog, and into
+/// objects where contents are asked for. An archive that cannot be written, or
+/// that another command writes to, is shown as it was committed.
+pub(super) fn settle(context: &Context, open: &OpenArchive, newest: Newest) -> CliResult<()> {
+    if let Some(mut client) = ControlClient::connect(&open.directory) {
+        match newest {
+            Newest::Names => client.flush()?,
+            Newest::Contents(path) => {
+                client.flush()?;
+                if leftovers(open)?.0 > 0 {
+                    client.sync(Some(&path), &mut |_| {})?;
+                }
+            }
+        }
+        return Ok(());
+    }
+    match drain_leftovers(context, open) {
+        Err(error) if matches!(error.class(), ErrorClass::Busy | ErrorClass::Denied | ErrorClass::ReadOnly) => {
+            tracing::warn!("what was written last is not shown: {error}");
+            Ok(())
+        }
+        outcome => outcome,
     }
 }

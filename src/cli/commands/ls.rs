@@ -11,6 +11,7 @@ use crate::cli::history;
 use crate::cli::namespace::{NodeJson, kind_word, mode_text, parse_path, resolve_at, walk_at};
 use crate::cli::output::{JsonPath, Output, printable};
 use crate::cli::units;
+use crate::cli::writes::{Newest, settle};
 use crate::format::{EntryPath, NodeBody};
 use blockframe_api::Node;
 use globset::{GlobBuilder, GlobMatcher};
@@ -61,6 +62,7 @@ struct LongEntry {
 /// Lists a directory, or shows one file.
 pub(super) fn ls(context: &Context, args: &LsArgs) -> CliResult<ExitStatus> {
     let open = context.open()?;
+    settle(context, &open, Newest::Names)?;
     let out = context.out();
     if args.deleted {
         return deleted(&open, out, args);
@@ -167,6 +169,7 @@ pub(super) fn find(context: &Context, args: &FindArgs) -> CliResult<ExitStatus> 
     let matcher = glob(&args.pattern)?;
     let by_path = args.pattern.as_bytes().contains(&b'/');
     let open = context.open()?;
+    settle(context, &open, Newest::Names)?;
     let out = context.out();
     let at = args.at.map(|moment| moment.when(open.archive.clock().now()));
     walk_at(&open.catalog, Node::ROOT, &EntryPath::root(), at, &mut |path, inode| {
@@ -193,6 +196,7 @@ fn glob(pattern: &OsStr) -> CliResult<GlobMatcher> {
 /// Shows all that is known of a name.
 pub(super) fn stat(context: &Context, args: &StatArgs) -> CliResult<ExitStatus> {
     let open = context.open()?;
+    settle(context, &open, Newest::Names)?;
     let out = context.out();
     let path = parse_path(&args.path)?;
     let at = args.at.map(|moment| moment.when(open.archive.clock().now()));

@@ -15,7 +15,7 @@ pub(super) fn run(context: &Context, args: &SyncArgs) -> CliResult<ExitStatus> {
     let directory = context.archive_directory()?;
     let out = context.out();
     let Some(mut client) = ControlClient::connect(&directory) else {
-        drain_leftovers(&context.open()?)?;
+        drain_leftovers(context, &context.open()?)?;
         return told(context);
     };
     let bar = out.progress("committing", 0);

@@ -10,7 +10,7 @@ use crate::cli::history::{Version, choose, versions};
 use crate::cli::namespace::{kind_word, parse_path, walk_at};
 use crate::cli::output::{JsonPath, Table};
 use crate::cli::units;
-use crate::cli::writes::writes;
+use crate::cli::writes::{Newest, settle, writes};
 use crate::control::Purpose;
 use crate::format::{Entry, EntryPath, NodeBody};
 use blockframe_api::Node;
@@ -20,6 +20,7 @@ use std::collections::HashMap;
 pub(super) fn list(context: &Context, args: &PathArg) -> CliResult<ExitStatus> {
     let path = parse_path(&args.path)?;
     let open = context.open()?;
+    settle(context, &open, Newest::Names)?;
     let out = context.out();
     let all = versions(&open.catalog, &path)?;
     let mut table = Table::new(&[">no", "version", ">size", "content", "until", "state"]);
@@ -62,6 +63,7 @@ pub(super) fn restore(context: &Context, args: &RestoreArgs) -> CliResult<ExitSt
     let path = parse_path(&args.path)?;
     let to = args.to.as_deref().map(parse_path).transpose()?.unwrap_or_else(|| path.clone());
     let open = context.open()?;
+    settle(context, &open, Newest::Names)?;
     let out = context.out();
     let writer = writes(&open, Purpose::Commit)?;
     let now = open.archive.clock().now();
