@@ -39,9 +39,6 @@ const REFRESH: Duration = Duration::from_secs(1);
 /// The log is begun anew when it is longer; the one before is kept.
 const MAX_LOG: u64 = 1 << 20;
 
-/// Where files being written lie, below the archive's directory.
-const STAGING_DIR: &str = ".blockframe/staging";
-
 fn staging_limits() -> StagingLimits {
     StagingLimits { quota: 10 << 30, reserve: 64 << 20 }
 }
@@ -90,10 +87,6 @@ pub(super) fn serve(
     options: &MountOptions,
     at: Option<Timestamp>,
 ) -> CliResult<ExitStatus> {
-    if at.is_some() {
-        let what = "this version cannot mount an archive as it was; leave out --at";
-        return Err(CliError::new(ErrorClass::NotSupported, what));
-    }
     let background = is_background_child();
     if background {
         // Away from the terminal that started it. Fails only for a process that leads a group already.
@@ -102,7 +95,7 @@ pub(super) fn serve(
     // First, so that a signal during the start ends with an unmount too.
     let mut signals =
         Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| CliError::io("cannot watch for signals", error))?;
-    let served = Served::new(context, options.read_only)?;
+    let served = Served::new(context, options.read_only, at)?;
     let mounted = Arc::new(blockframe_fuse::spawn(served.vfs.as_vfs(), mountpoint, options)?);
     let stop = Arc::new(Stop::default());
     let log = background.then(|| Log::new(&served.directory));
@@ -182,15 +175,17 @@ impl Filesystem {
 }
 
 impl Served {
-    fn new(context: &Context, read_only: bool) -> CliResult<Self> {
+    fn new(context: &Context, read_only: bool, at: Option<Timestamp>) -> CliResult<Self> {
         let OpenArchive { directory, archive, catalog, health, .. } = context.open()?;
         let limits = VfsLimits { cache: context.config().cache.limit(), ..VfsLimits::default() };
         let ledger = Arc::new(CatalogLedger::new(Arc::clone(&catalog), Arc::clone(&health)));
         let health: Arc<dyn HealthSource> = health;
-        let vfs = if read_only {
+        let vfs = if let Some(at) = at {
+            Filesystem::View(Arc::new(ArchiveVfs::at(Arc::clone(&archive), catalog, health, limits, at)?))
+        } else if read_only {
             Filesystem::View(Arc::new(ArchiveVfs::new(Arc::clone(&archive), catalog, health, limits)?))
         } else {
-            let staging = StagingArea::open(&directory.join(STAGING_DIR), staging_limits())
+            let staging = StagingArea::open(&context.staging_directory(&directory), staging_limits())
                 .map_err(|error| CliError::new(error.class(), error.to_string()))?;
             let live = LiveVfs::open(archive.clone(), catalog, health, staging, limits, SyncPolicy::default())
                 .map_err(|error| CliError::new(error.class(), error.to_string()))?;

@@ -3,11 +3,11 @@
 
 use super::context::OpenArchive;
 use super::error::{CliError, CliResult};
-use super::units;
 use crate::base::ErrorClass;
 use crate::catalog::{CatalogError, CatalogWriter, CatalogWrites};
-use crate::control::{ControlClient, Purpose, RemoteWrites};
+use crate::control::{ControlClient, Purpose, RemoteWrites, SyncProgress};
 use crate::format::EntryPath;
+use crate::vfs::has_leftovers;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -92,16 +92,23 @@ pub(super) fn leftovers(open: &OpenArchive) -> CliResult<(u64, u64)> {
     Ok((files, bytes))
 }
 
-/// Commits what a mount left in staging. The caller knows that no daemon serves the archive.
+/// Commits what a mount left in the staging area in `staging`. Calls
+/// `progress` with the files and bytes that are left.
 ///
-/// Error: `NotSupported` when something is left there.
-pub(super) fn drain_leftovers(open: &OpenArchive) -> CliResult<()> {
-    match leftovers(open)? {
-        (0, _) => Ok(()),
-        (files, bytes) => {
-            let what = format!("{} ({}) wait in staging", units::plural(files, "file"), units::size(bytes));
-            let hint = format!("{what}; mount the archive, and they are committed: `blockframe mount`");
-            Err(CliError::new(ErrorClass::NotSupported, hint))
-        }
+/// Error: `Busy` while another process writes.
+pub(super) fn drain_leftovers(
+    open: &OpenArchive,
+    staging: &Path,
+    progress: &mut dyn FnMut(SyncProgress),
+) -> CliResult<()> {
+    if !has_leftovers(&open.catalog)? {
+        return Ok(());
     }
+    let (archive, catalog) = (Arc::clone(&open.archive), Arc::clone(&open.catalog));
+    let health = Arc::clone(&open.health);
+    crate::vfs::drain_leftovers(archive, catalog, health, staging, &mut |left| {
+        progress(SyncProgress { files_left: left.files_left, bytes_left: left.bytes_left });
+        true
+    })?;
+    Ok(())
 }

@@ -14,8 +14,8 @@ mod private;
 mod read_ahead;
 mod reader;
 mod space;
-mod writeback;
 mod view;
+mod writeback;
 
 pub use attributes::DAEMON;
 pub use attributes::HealthSource;

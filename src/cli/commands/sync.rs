@@ -2,7 +2,7 @@
 
 use crate::cli::args::SyncArgs;
 use crate::cli::context::Context;
-use crate::cli::error::CliResult;
+use crate::cli::error::{CliError, CliResult};
 use crate::cli::exit::ExitStatus;
 use crate::cli::namespace::parse_path;
 use crate::cli::units;
@@ -14,13 +14,9 @@ pub(super) fn run(context: &Context, args: &SyncArgs) -> CliResult<ExitStatus> {
     let path = args.path.as_deref().map(parse_path).transpose()?;
     let directory = context.archive_directory()?;
     let out = context.out();
-    let Some(mut client) = ControlClient::connect(&directory) else {
-        drain_leftovers(&context.open()?)?;
-        return told(context);
-    };
     let bar = out.progress("committing", 0);
     let mut total = 0;
-    let outcome = client.sync(path.as_ref(), &mut |SyncProgress { files_left, bytes_left }| {
+    let mut progress = |SyncProgress { files_left, bytes_left }| {
         // More may be written to a file that is waited for.
         if bytes_left > total {
             total = bytes_left;
@@ -28,7 +24,15 @@ pub(super) fn run(context: &Context, args: &SyncArgs) -> CliResult<ExitStatus> {
         }
         bar.set(total - bytes_left);
         bar.message(format!("{} left", units::plural(files_left, "file")));
-    });
+    };
+    let outcome = match ControlClient::connect(&directory) {
+        Some(mut client) => client.sync(path.as_ref(), &mut progress).map_err(CliError::from),
+        None => {
+            let open = context.open()?;
+            let staging = context.staging_directory(&open.directory);
+            drain_leftovers(&open, &staging, &mut progress)
+        }
+    };
     bar.finish();
     outcome?;
     told(context)
