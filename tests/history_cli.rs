@@ -166,3 +166,19 @@ fn old_versions_that_take_more_than_their_share_go_oldest_first() {
     let status: serde_json::Value = serde_json::from_str(&place.ok(["--json", "status"])).unwrap();
     assert_eq!(status["versions"]["bytes"], 0);
 }
+
+#[test]
+fn the_archive_can_be_mounted_as_it_was() {
+    if !std::path::Path::new("/dev/fuse").exists() {
+        return;
+    }
+    let place = place();
+    place.ok(["rm", "-r", "t/d"]);
+    place.ok(["mount", "mnt", "--at", "3h ago"]);
+    let read = fs::read_to_string(place.path("mnt/t/f")).unwrap();
+    let below = fs::read_to_string(place.path("mnt/t/d/e/h")).unwrap();
+    let refused = fs::write(place.path("mnt/t/new"), "x").unwrap_err();
+    place.ok(["umount", "mnt"]);
+    assert_eq!((read.as_str(), below.as_str()), ("first", "hidden"));
+    assert_eq!(refused.raw_os_error(), Some(rustix::io::Errno::ROFS.raw_os_error()));
+}

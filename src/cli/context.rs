@@ -69,11 +69,6 @@ pub fn state_directory(archive: &Path) -> PathBuf {
     archive.join(crate::format::layout::PRIVATE_DIR)
 }
 
-/// Where files lie while they are written.
-pub fn staging_directory(context: &Context, archive: &Path) -> PathBuf {
-    context.config().staging.directory.clone().unwrap_or_else(|| state_directory(archive).join("staging"))
-}
-
 /// An archive that commands work on.
 #[derive(Debug)]
 pub struct OpenArchive {
@@ -102,6 +97,11 @@ impl Context {
     /// Opens the archive that the user means.
     pub fn open(&self) -> CliResult<OpenArchive> {
         self.open_objects()?.open_catalog()
+    }
+
+    /// Where files of the archive in `archive` lie while they are written.
+    pub fn staging_directory(&self, archive: &Path) -> PathBuf {
+        self.config().staging.directory.clone().unwrap_or_else(|| state_directory(archive).join("staging"))
     }
 
     /// Opens the archive that the user means, without its catalog.

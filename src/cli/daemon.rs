@@ -7,7 +7,7 @@
 //! terminal, afterwards the daemon's log.
 
 use super::config::{FsyncMode, ScrubConfig};
-use super::context::{Context, OpenArchive, staging_directory, state_directory};
+use super::context::{Context, OpenArchive, state_directory};
 use super::error::{CliError, CliResult};
 use super::exit::ExitStatus;
 use super::service::LiveService;
@@ -239,7 +239,7 @@ impl Served {
         let free = archive.store().space().map_or(u64::MAX, |space| space.free);
         let quota = config.limit(free);
         let staging =
-            StagingArea::open(&staging_directory(context, directory), StagingLimits { quota, reserve: RESERVE })
+            StagingArea::open(&context.staging_directory(directory), StagingLimits { quota, reserve: RESERVE })
                 .map_err(|error| CliError::new(error.class(), error.to_string()))?;
         let policy = match config.fsync {
             FsyncMode::Staging => SyncPolicy::Staging,

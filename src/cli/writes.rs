@@ -1,7 +1,7 @@
 //! Who changes the catalog for a command: the mount's daemon where there is
 //! one, else the command itself.
 
-use super::context::{Context, OpenArchive, staging_directory};
+use super::context::{Context, OpenArchive};
 use super::error::{CliError, CliResult};
 use super::units;
 use crate::base::ErrorClass;
@@ -102,7 +102,7 @@ pub(super) fn drain_leftovers(context: &Context, open: &OpenArchive) -> CliResul
         return Ok(());
     }
     tracing::info!("committing {}, which an interrupted mount left in staging", units::plural(files, "file"));
-    let directory = staging_directory(context, &open.directory);
+    let directory = context.staging_directory(&open.directory);
     let (archive, catalog) = (Arc::clone(&open.archive), Arc::clone(&open.catalog));
     let health: Arc<dyn HealthSource> = open.health.clone();
     let bar = context.out().progress("committing", 0);
