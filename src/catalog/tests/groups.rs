@@ -248,6 +248,7 @@ fn a_log_that_is_not_the_databases_is_not_mixed_into_it() {
             std::fs::copy(other.local(name), place.local(name)).unwrap();
         }
         assert_eq!(tree(&place.catalog()).unwrap(), before, "lost: {lose}");
+        assert_eq!(place.events(), 1 + usize::from(lose), "lost: {lose}");
         assert_eq!(tree(&place.catalog()).unwrap(), before, "lost: {lose}");
     }
 }
