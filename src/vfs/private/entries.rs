@@ -37,10 +37,12 @@ impl<V: Vfs> WithPrivate<V> {
                 self.private_attributes(found.ok_or_else(error::no_name)?.1)
             }
             Place::Snapshots => {
-                // What was changed up to that time must be in the catalog.
-                let settled = if self.views.known(name).is_none() { (self.settle)() } else { Ok(()) };
+                let known = self.views.known(name).is_some();
                 let (id, vfs) = self.views.open(name)?;
-                if self.views.is_recent(&vfs) {
+                let recent = self.views.is_recent(&vfs);
+                // What was changed up to that time must be in the catalog.
+                let settled = if known && !recent { Ok(()) } else { (self.settle)() };
+                if recent {
                     settled?;
                 }
                 shown_in(id, vfs.attributes(Node::ROOT)?)
