@@ -55,6 +55,10 @@ fn store_descriptors_of_all_profiles() {
 }
 
 fn manifest(rule: TierRule, content_len: u64, entry: Option<Entry>) -> Manifest {
+    manifest_of(rule, content_len, entry, Digest::of(b"golden"))
+}
+
+fn manifest_of(rule: TierRule, content_len: u64, entry: Option<Entry>, hash: Digest) -> Manifest {
     let geometry = Geometry::choose(rule, content_len).unwrap();
     let mut number = 0;
     let mut roots = |id: BlockId| {
@@ -76,7 +80,7 @@ fn manifest(rule: TierRule, content_len: u64, entry: Option<Entry>) -> Manifest 
         committed: TIME,
         entry,
     };
-    Manifest::new(parts, geometry, Digest::of(b"golden"), blocks, outer).unwrap()
+    Manifest::new(parts, geometry, hash, blocks, outer).unwrap()
 }
 
 fn rule(tier: u8, layout: TierLayout, segment_size: u64, k: u16, m: u16, outer: Option<OuterCode>) -> TierRule {
@@ -98,6 +102,54 @@ fn manifests_of_all_layouts() {
         check(name, &bytes);
         assert_eq!(Manifest::from_bytes(&bytes).unwrap(), manifest);
     }
+}
+
+/// Bytes, and the chaining values of their segments, for a manifest whose content tree can be checked.
+fn content_with_tree(len: usize, segment_size: usize) -> (Vec<u8>, Vec<Digest>) {
+    let bytes: Vec<u8> = (0..len).map(|at| (at * 31 % 251) as u8).collect();
+    let mut leaves = Vec::new();
+    blockframe::merkle::hash_leaves(&bytes, 0, len as u64, &mut leaves);
+    let segments = leaves.chunks(segment_size / 16384).map(|leaves| blockframe::merkle::subtree(leaves).unwrap());
+    (bytes, segments.map(Digest::new).collect())
+}
+
+#[test]
+fn manifests_with_a_content_tree() {
+    let (bytes, tree) = content_with_tree(400_001, 65536);
+    let plain = manifest_of(rule(3, TierLayout::Blocks, 65536, 3, 2, None), 400_001, None, Digest::of(&bytes));
+    let with_tree = plain.clone().with_content_tree(tree.clone()).unwrap();
+    let golden = with_tree.to_bytes().unwrap();
+    check("manifest-tree-v2.json", &golden);
+    assert_eq!(Manifest::from_bytes(&golden).unwrap(), with_tree);
+    assert_eq!(Manifest::from_bytes(&golden).unwrap().content_tree(), Some(tree.as_slice()));
+    assert_eq!(Manifest::from_bytes(&plain.to_bytes().unwrap()).unwrap().content_tree(), None);
+    // A wrong tree is refused, in memory and in a file that is sealed.
+    let mut wrong = tree.clone();
+    wrong.swap(0, 1);
+    assert!(plain.clone().with_content_tree(wrong).is_err());
+    assert!(plain.clone().with_content_tree(tree[1..].to_vec()).is_err());
+    let text = String::from_utf8(golden).unwrap();
+    for (from, to) in [
+        (tree[2].to_hex(), tree[3].to_hex()),
+        ("\"version\": 2".into(), "\"version\": 1".into()),
+        ("\"version\": 2".into(), "\"version\": 3".into()),
+        ("content_tree".into(), "content_free".into()),
+    ] {
+        assert!(text.contains(&from));
+        assert!(Manifest::from_bytes(&resealed(text.replace(&from, &to))).is_err(), "{from} to {to}");
+    }
+    let text = String::from_utf8(plain.to_bytes().unwrap()).unwrap();
+    let newer = resealed(text.replace("\"version\": 1", "\"version\": 2"));
+    assert!(Manifest::from_bytes(&newer).is_err(), "version 2 without its member");
+}
+
+/// The document with a checksum that fits it.
+fn resealed(mut text: String) -> Vec<u8> {
+    let at = text.len() - "\"\n}\n".len() - 64;
+    text.replace_range(at..at + 64, &"0".repeat(64));
+    let digest = Digest::of(text.as_bytes()).to_hex();
+    text.replace_range(at..at + 64, &digest);
+    text.into_bytes()
 }
 
 /// One of each kind, with every optional part somewhere.

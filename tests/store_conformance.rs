@@ -156,6 +156,52 @@ fn replacing_moves_one_file_over_another(store: &dyn BlockStore) {
     assert_eq!(store.read(&key("dir/target"), 10).unwrap(), b"newer");
 }
 
+fn a_linked_file_is_one_file_until_either_key_gets_another(store: &dyn BlockStore) {
+    if !store.capabilities().hard_link {
+        assert_eq!(kind(store.link(&key("a/one"), &key("b/two"))), StoreErrorKind::Unsupported);
+        return;
+    }
+    store.write(&key("a/one"), b"0123456789").unwrap();
+    store.link(&key("a/one"), &key("tmp/x/deep/two")).unwrap();
+    stage(store, "tmp/x/three", b"3");
+    store.publish(&key("tmp/x"), &key("b")).unwrap();
+    assert_eq!(store.read(&key("b/deep/two"), 10).unwrap(), b"0123456789");
+    if store.capabilities().range_write {
+        store.write_range(&key("b/deep/two"), 2, b"XY").unwrap();
+        assert_eq!(store.read(&key("a/one"), 10).unwrap(), b"01XY456789");
+        store.write_range(&key("a/one"), 2, b"23").unwrap();
+    }
+    store.link(&key("b/deep/two"), &key("c/four")).unwrap();
+    store.link(&key("b/deep/two"), &key("c/five")).unwrap();
+    store.link(&key("b/deep/two"), &key("c/six")).unwrap();
+    // Whatever puts another file at a key leaves the other keys alone.
+    store.write(&key("a/one"), b"new").unwrap();
+    stage(store, "tmp/new", b"newer");
+    store.replace(&key("tmp/new"), &key("c/four")).unwrap();
+    stage(store, "c/five", b"newest");
+    store.delete_prefix(&key("b")).unwrap();
+    assert_eq!(store.read(&key("c/six"), 10).unwrap(), b"0123456789");
+    assert_eq!(store.read(&key("a/one"), 10).unwrap(), b"new");
+    assert_eq!(store.read(&key("c/four"), 10).unwrap(), b"newer");
+    assert_eq!(store.read(&key("c/five"), 10).unwrap(), b"newest");
+}
+
+fn linking_needs_a_file_and_a_free_key(store: &dyn BlockStore) {
+    if !store.capabilities().hard_link {
+        return;
+    }
+    store.write(&key("a/one"), b"1").unwrap();
+    store.write(&key("a/two"), b"2").unwrap();
+    for taken in ["a/two", "a", "a/two/below", "a/one"] {
+        assert_eq!(kind(store.link(&key("a/one"), &key(taken))), StoreErrorKind::Exists, "{taken}");
+    }
+    for missing in ["none", "a", "a/none", "a/one/below"] {
+        assert_eq!(kind(store.link(&key(missing), &key("new/file"))), StoreErrorKind::NotFound, "{missing}");
+    }
+    assert_eq!(store.read(&key("a/two"), 10).unwrap(), b"2");
+    assert_eq!(kind(store.read(&key("new/file"), 10)), StoreErrorKind::NotFound);
+}
+
 fn a_range_is_written_in_place_and_never_beyond_the_end(store: &dyn BlockStore) {
     if !store.capabilities().range_write {
         assert_eq!(kind(store.write_range(&key("f"), 0, b"x")), StoreErrorKind::Unsupported);
@@ -327,6 +373,8 @@ suite! {
         publishing_onto_something_leaves_both_untouched,
         replacing_moves_one_file_over_another,
         publishing_nothing_is_not_found,
+        a_linked_file_is_one_file_until_either_key_gets_another,
+        linking_needs_a_file_and_a_free_key,
         a_range_is_written_in_place_and_never_beyond_the_end,
         appending_cuts_what_stood_behind_the_place_and_puts_the_bytes_there,
         deleting_removes_one_file_and_a_missing_one_is_no_error,

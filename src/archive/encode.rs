@@ -3,14 +3,14 @@
 
 use super::arena::ColumnArena;
 use super::source::{ContentSource, is_hole};
-use super::writer::{SyncQueue, WriteControl, block_of, finish_block, queue_sync};
-use super::{Archive, ArchiveError, ArchiveResult};
-use crate::base::{BlockIndex, ContentHash, ContentRange, LEAF_SIZE, ShardIndex};
+use super::writer::NewObject;
+use super::{ArchiveError, ArchiveResult};
+use crate::base::{BlockIndex, ContentHash, ContentRange, Digest, LEAF_SIZE, ShardIndex};
 use crate::codec::{ErasureCode, UNIT};
 use crate::format::manifest::BlockRoots;
-use crate::format::{BlockGeometry, BlockId, Geometry, layout};
+use crate::format::{BlockGeometry, BlockId, layout};
 use crate::merkle::{self, LeafHash, RootBuilder};
-use crate::store::{StagedFile, StoreKey};
+use crate::store::StagedFile;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,28 +33,39 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A data block that is to be written.
+#[derive(Debug)]
+pub(super) struct BlockJob {
+    pub(super) block: BlockIndex,
+    /// Data shards whose files are there already: they are read from the
+    /// source, hashed and coded, and not written.
+    pub(super) kept: Vec<ShardIndex>,
+}
+
+impl BlockJob {
+    pub(super) fn whole(block: BlockIndex) -> Self {
+        Self { block, kept: Vec::new() }
+    }
+}
+
 /// The files and leaf hashes of a block that is being written.
 #[derive(Debug)]
 pub(super) struct BlockWriter {
     geometry: BlockGeometry,
-    files: Vec<Arc<dyn StagedFile>>,
+    /// `None` for shards whose files are there already.
+    files: Vec<Option<Arc<dyn StagedFile>>>,
     leaves: Mutex<Vec<Vec<LeafHash>>>,
     columns_left: AtomicU64,
 }
 
 impl BlockWriter {
-    /// Creates the files of a block.
-    pub(super) fn create(
-        archive: &Archive,
-        geometry: &Geometry,
-        block: BlockGeometry,
-        staging: &StoreKey,
-    ) -> ArchiveResult<Self> {
+    /// Creates the files of a block, those of the `kept` shards excepted.
+    pub(super) fn create(new: &NewObject<'_>, block: BlockGeometry, kept: &[ShardIndex]) -> ArchiveResult<Self> {
         let files = block
             .shard_indexes()
-            .map(|shard| {
-                let key = archive.below(staging, &layout::shard_path(geometry, &block, shard))?;
-                Ok(archive.store().create(&key)?)
+            .map(|shard| match kept.contains(&shard) {
+                true => Ok(None),
+                false => new.create(&layout::shard_path(&new.geometry, &block, shard)).map(Some),
             })
             .collect::<ArchiveResult<_>>()?;
         let leaves = block
@@ -82,10 +93,10 @@ impl BlockWriter {
 
     /// Writes a column of a shard; a hole is left out.
     pub(super) fn write(&self, shard: ShardIndex, start: u64, bytes: &[u8], hole: bool) -> ArchiveResult<()> {
-        if hole || bytes.is_empty() {
-            return Ok(());
+        match &self.files[shard.as_usize()] {
+            Some(file) if !hole && !bytes.is_empty() => Ok(file.write_at(start, bytes)?),
+            _ => Ok(()),
         }
-        Ok(self.files[shard.as_usize()].write_at(start, bytes)?)
     }
 
     /// Whether this was the block's last column.
@@ -94,23 +105,26 @@ impl BlockWriter {
     }
 
     /// Gives all files their length and hands them to the syncing thread.
-    pub(super) fn finish(&self, queue: &SyncQueue) -> ArchiveResult<()> {
+    pub(super) fn finish(&self, new: &NewObject<'_>) -> ArchiveResult<()> {
         for (shard, file) in self.geometry.shard_indexes().zip(&self.files) {
-            file.set_len(self.geometry.shard_len(shard))?;
-            queue_sync(queue, file.clone())?;
+            if let Some(file) = file {
+                file.set_len(self.geometry.shard_len(shard))?;
+                new.sync_later(file.clone())?;
+            }
         }
         Ok(())
     }
 }
 
-/// Writes the data blocks of one object.
+/// Looks at the leaf hashes of all shards of a block that was coded.
+pub(super) type BlockCheck<'a> = &'a (dyn Fn(&BlockGeometry, &[Vec<LeafHash>]) -> ArchiveResult<()> + Sync);
+
+/// Writes data blocks of one object.
 pub(super) struct Encoder<'a> {
-    archive: &'a Archive,
+    new: &'a NewObject<'a>,
     source: &'a dyn ContentSource,
-    control: &'a WriteControl<'a>,
-    geometry: Geometry,
-    staging: &'a StoreKey,
-    queue: &'a SyncQueue,
+    jobs: Vec<BlockJob>,
+    check: BlockCheck<'a>,
     /// Segments are whole leaves, so the content's leaves can be hashed by the way.
     hash_by_the_way: bool,
     next_column: AtomicU64,
@@ -129,28 +143,39 @@ struct BlockState {
 #[derive(Default)]
 struct Done {
     roots: BTreeMap<u32, BlockRoots>,
+    tree: BTreeMap<u32, Vec<Digest>>,
     /// Content leaves of blocks that wait for an earlier one.
     waiting: BTreeMap<u32, Vec<LeafHash>>,
     next: u32,
     content: RootBuilder,
 }
 
+/// Blocks that were coded and written, by their numbers.
+pub(super) struct Encoded {
+    /// Roots of the shards.
+    pub(super) roots: BTreeMap<u32, BlockRoots>,
+    /// Chaining values of the segments, where the geometry has a content tree.
+    pub(super) tree: BTreeMap<u32, Vec<Digest>>,
+    /// The content's hash, where it has no tree and could be taken by the
+    /// way, from all blocks.
+    pub(super) hash: Option<ContentHash>,
+}
+
 impl<'a> Encoder<'a> {
+    /// Writes the blocks `jobs`, in ascending order; without a content tree
+    /// these must be all. `check` may refuse a block.
     pub(super) fn new(
-        archive: &'a Archive,
+        new: &'a NewObject<'a>,
         source: &'a dyn ContentSource,
-        control: &'a WriteControl<'a>,
-        geometry: Geometry,
-        staging: &'a StoreKey,
-        queue: &'a SyncQueue,
+        jobs: Vec<BlockJob>,
+        check: BlockCheck<'a>,
     ) -> Self {
+        let geometry = &new.geometry;
         Self {
-            archive,
+            new,
             source,
-            control,
-            geometry,
-            staging,
-            queue,
+            jobs,
+            check,
             hash_by_the_way: geometry.segments() == 1 || geometry.segment_size().is_multiple_of(LEAF_SIZE),
             next_column: AtomicU64::new(0),
             open: Mutex::new(BTreeMap::new()),
@@ -158,9 +183,8 @@ impl<'a> Encoder<'a> {
         }
     }
 
-    /// Roots of all data blocks, and the content's hash when it could be taken by the way.
-    pub(super) fn run(self) -> ArchiveResult<(Vec<BlockRoots>, Option<ContentHash>)> {
-        let columns = self.columns_per_block()? * u64::from(self.geometry.blocks());
+    pub(super) fn run(self) -> ArchiveResult<Encoded> {
+        let columns = self.columns_per_block()? * self.jobs.len() as u64;
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(columns as usize);
         if threads <= 1 {
             self.work()?;
@@ -175,13 +199,12 @@ impl<'a> Encoder<'a> {
             })?;
         }
         let done = self.done.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let hash = if self.hash_by_the_way { done.content.finish() } else { None };
-        Ok((done.roots.into_values().collect(), hash))
+        Ok(Encoded { roots: done.roots, tree: done.tree, hash: done.content.finish() })
     }
 
     /// Columns of a full block. The last block may have fewer; its surplus numbers are skipped.
     fn columns_per_block(&self) -> ArchiveResult<u64> {
-        let first = block_of(&self.geometry, BlockId::Data(BlockIndex::new(0)))?;
+        let first = self.new.block(BlockId::Data(BlockIndex::new(0)))?;
         Ok(first.parity_len().div_ceil(column_of(&first)))
     }
 
@@ -199,41 +222,39 @@ impl<'a> Encoder<'a> {
         let mut worker: Option<ColumnWorker> = None;
         loop {
             let number = self.next_column.fetch_add(1, Ordering::Relaxed);
-            let (index, column) = (number / per_block, number % per_block);
-            if index >= u64::from(self.geometry.blocks()) {
-                return Ok(());
-            }
-            self.control.check()?;
-            let block = block_of(&self.geometry, BlockId::Data(BlockIndex::new(index as u32)))?;
+            let (job, column) = (number / per_block, number % per_block);
+            let Some(job) = usize::try_from(job).ok().and_then(|job| self.jobs.get(job)) else { return Ok(()) };
+            self.new.control.check()?;
+            let block = self.new.block(BlockId::Data(job.block))?;
             let start = column * column_of(&block);
             if start >= block.parity_len() {
                 continue;
             }
-            let state = self.state(index as u32, block)?;
+            let state = self.state(job, block)?;
             let worker = match &mut worker {
                 Some(worker) if worker.fits(&block) => worker,
                 other => other.insert(ColumnWorker::new(&block).map_err(ArchiveError::Source)?),
             };
             let bytes = self.code_column(worker, &state, start)?;
-            (self.control.progress)(bytes);
+            (self.new.control.progress)(bytes);
             if state.writer.column_done() {
-                self.finish(index as u32, &state)?;
+                self.finish(job.block.get(), &state)?;
             }
         }
     }
 
-    fn state(&self, index: u32, block: BlockGeometry) -> ArchiveResult<Arc<BlockState>> {
+    fn state(&self, job: &BlockJob, block: BlockGeometry) -> ArchiveResult<Arc<BlockState>> {
         let mut open = lock(&self.open);
-        if let Some(state) = open.get(&index) {
+        if let Some(state) = open.get(&job.block.get()) {
             return Ok(state.clone());
         }
         let leaves = block.data_len().div_ceil(LEAF_SIZE) as usize;
-        let separate = self.hash_by_the_way && self.geometry.segments() > 1;
+        let separate = self.hash_by_the_way && self.new.geometry.segments() > 1;
         let state = Arc::new(BlockState {
-            writer: BlockWriter::create(self.archive, &self.geometry, block, self.staging)?,
+            writer: BlockWriter::create(self.new, block, &job.kept)?,
             content: Mutex::new(if separate { vec![[0; 32]; leaves] } else { Vec::new() }),
         });
-        open.insert(index, state.clone());
+        open.insert(job.block.get(), state.clone());
         Ok(state)
     }
 
@@ -282,15 +303,15 @@ impl<'a> Encoder<'a> {
 
     /// Where a data shard's bytes begin in the content.
     fn content_offset(&self, block: &BlockGeometry, shard: ShardIndex) -> u64 {
-        (u64::from(block.first_segment) + u64::from(shard.get())) * self.geometry.segment_size()
+        (u64::from(block.first_segment) + u64::from(shard.get())) * self.new.geometry.segment_size()
     }
 
     fn hash_content(&self, state: &BlockState, block: &BlockGeometry, at: u64, bytes: &[u8]) {
-        if !self.hash_by_the_way || self.geometry.segments() == 1 {
+        if !self.hash_by_the_way || self.new.geometry.segments() == 1 {
             return;
         }
         let mut hashes = Vec::with_capacity(bytes.len() / LEAF_SIZE as usize + 1);
-        merkle::hash_leaves(bytes, at / LEAF_SIZE, self.geometry.content_len(), &mut hashes);
+        merkle::hash_leaves(bytes, at / LEAF_SIZE, self.new.geometry.content_len(), &mut hashes);
         let first = ((at - self.content_offset(block, ShardIndex::new(0))) / LEAF_SIZE) as usize;
         lock(&state.content)[first..first + hashes.len()].copy_from_slice(&hashes);
     }
@@ -311,14 +332,22 @@ impl<'a> Encoder<'a> {
     }
 
     fn finish(&self, index: u32, state: &BlockState) -> ArchiveResult<()> {
-        let content = match self.geometry.segments() {
-            1 => lock(&state.writer.leaves)[0].clone(),
+        let leaves = state.writer.take_leaves();
+        (self.check)(&state.writer.geometry, &leaves)?;
+        let content = match self.new.geometry.segments() {
+            1 => leaves[0].clone(),
             _ => std::mem::take(&mut *lock(&state.content)),
         };
-        let roots = finish_block(self.archive, &state.writer, &self.geometry, self.staging, self.queue)?;
+        let roots = self.new.finish_block(&state.writer, &leaves)?;
         lock(&self.open).remove(&index);
         let mut done = lock(&self.done);
         done.roots.insert(index, roots);
+        if self.new.geometry.has_content_tree() {
+            let leaves_of_segment = (self.new.geometry.segment_size() / LEAF_SIZE) as usize;
+            let segments = content.chunks(leaves_of_segment).filter_map(merkle::subtree).map(Digest::new);
+            done.tree.insert(index, segments.collect());
+            return Ok(());
+        }
         done.waiting.insert(index, content);
         loop {
             let next = done.next;

@@ -13,6 +13,7 @@ mod object;
 mod outer;
 mod recover;
 mod repair;
+mod rewrite;
 mod root;
 mod scan;
 mod shard;

@@ -3,47 +3,39 @@
 //! each outer block has an inner parity of its own, like any block.
 
 use super::encode::{BlockWriter, ColumnWorker, column_of};
-use super::writer::{SyncQueue, WriteControl, block_of, finish_block};
-use super::{Archive, ArchiveError, ArchiveResult};
+use super::writer::NewObject;
+use super::{ArchiveError, ArchiveResult};
 use crate::base::{BlockIndex, LEAF_SIZE, ShardIndex};
 use crate::codec::{ErasureCode, UNIT};
 use crate::format::manifest::BlockRoots;
-use crate::format::{BlockId, Geometry, layout};
+use crate::format::{BlockGeometry, BlockId, layout};
 use crate::merkle;
-use crate::store::StoreKey;
 
-/// Writes all outer blocks, reading the data blocks back from `staging`.
-/// Returns their roots in the order of [`Geometry::block_ids`]; none without an outer code.
-pub(super) fn write_outer(
-    archive: &Archive,
-    control: &WriteControl<'_>,
-    geometry: &Geometry,
-    staging: &StoreKey,
-    queue: &SyncQueue,
-) -> ArchiveResult<Vec<BlockRoots>> {
+/// Fills a buffer with bytes of a data shard of a data block, from an offset.
+pub(super) type ReadData<'a> = &'a dyn Fn(&BlockGeometry, ShardIndex, u64, &mut [u8]) -> ArchiveResult<()>;
+
+/// Writes all outer blocks, reading the data blocks back from where they were
+/// written. Returns their roots in the order of [`crate::format::Geometry::block_ids`];
+/// none without an outer code.
+pub(super) fn write_outer(new: &NewObject<'_>) -> ArchiveResult<Vec<BlockRoots>> {
+    let read = |block: &BlockGeometry, shard: ShardIndex, start: u64, buffer: &mut [u8]| {
+        let key = new.archive.below(new.staging, &layout::shard_path(&new.geometry, block, shard))?;
+        Ok(new.archive.store().open(&key)?.read_at(start, buffer)?)
+    };
     let mut roots = Vec::new();
-    for group in 0..geometry.groups() {
-        roots.extend(write_group(archive, control, geometry, staging, queue, group)?);
+    for group in 0..new.geometry.groups() {
+        roots.extend(write_group(new, group, &read)?);
     }
     Ok(roots)
 }
 
-fn write_group(
-    archive: &Archive,
-    control: &WriteControl<'_>,
-    geometry: &Geometry,
-    staging: &StoreKey,
-    queue: &SyncQueue,
-    group: u32,
-) -> ArchiveResult<Vec<BlockRoots>> {
-    let Some(outer) = geometry.outer() else { return Ok(Vec::new()) };
-    let members = geometry.group_blocks(group);
+/// Writes the outer blocks of one group.
+pub(super) fn write_group(new: &NewObject<'_>, group: u32, read: ReadData<'_>) -> ArchiveResult<Vec<BlockRoots>> {
+    let Some(outer) = new.geometry.outer() else { return Ok(Vec::new()) };
+    let members = new.geometry.group_blocks(group);
     let mut code = ErasureCode::new(members.len() as u16, outer.m);
     let writers = (0..outer.m)
-        .map(|parity| {
-            let block = block_of(geometry, BlockId::Outer { group, parity })?;
-            BlockWriter::create(archive, geometry, block, staging)
-        })
+        .map(|parity| BlockWriter::create(new, new.block(BlockId::Outer { group, parity })?, &[]))
         .collect::<ArchiveResult<Vec<_>>>()?;
     let Some(first) = writers.first() else { return Ok(Vec::new()) };
     let shape = *first.geometry();
@@ -54,13 +46,13 @@ fn write_group(
         .map_err(ArchiveError::Source)?;
     let mut start = 0;
     while start < shape.parity_len() {
-        control.check()?;
+        new.control.check()?;
         let len = (shape.parity_len() - start).min(column_of(&shape)) as usize;
         for shard in (0..shape.k).map(ShardIndex::new) {
             let own = shape.shard_len(shard).saturating_sub(start).min(len as u64) as usize;
             let data = members
                 .clone()
-                .map(|block| read_column(archive, geometry, staging, BlockIndex::new(block), shard, start, own))
+                .map(|block| read_column(new, read, BlockIndex::new(block), shard, start, own))
                 .collect::<ArchiveResult<Vec<_>>>()?;
             let columns: Vec<&[u8]> = data.iter().map(Vec::as_slice).collect();
             let mut parity = vec![vec![0; own.next_multiple_of(UNIT)]; usize::from(outer.m)];
@@ -84,10 +76,11 @@ fn write_group(
         }
         start += len as u64;
     }
-    writers.iter().map(|writer| finish_block(archive, writer, geometry, staging, queue)).collect()
+    writers.iter().map(|writer| new.finish_block(writer, &writer.take_leaves())).collect()
 }
 
-fn put(writer: &BlockWriter, shard: ShardIndex, start: u64, column: &[u8]) -> ArchiveResult<()> {
+/// Hashes and writes a column of a shard of an outer block.
+pub(super) fn put(writer: &BlockWriter, shard: ShardIndex, start: u64, column: &[u8]) -> ArchiveResult<()> {
     if column.is_empty() {
         return Ok(());
     }
@@ -99,21 +92,19 @@ fn put(writer: &BlockWriter, shard: ShardIndex, start: u64, column: &[u8]) -> Ar
 
 /// A column of a data shard, padded with zeros; all zeros where the block has no such shard.
 fn read_column(
-    archive: &Archive,
-    geometry: &Geometry,
-    staging: &StoreKey,
+    new: &NewObject<'_>,
+    read: ReadData<'_>,
     block: BlockIndex,
     shard: ShardIndex,
     start: u64,
     len: usize,
 ) -> ArchiveResult<Vec<u8>> {
-    let block = block_of(geometry, BlockId::Data(block))?;
+    let block = new.block(BlockId::Data(block))?;
     let mut column = vec![0; len.next_multiple_of(UNIT)];
     if block.is_data(shard) {
         let own = block.shard_len(shard).saturating_sub(start).min(len as u64) as usize;
         if own > 0 {
-            let key = archive.below(staging, &layout::shard_path(geometry, &block, shard))?;
-            archive.store().open(&key)?.read_at(start, &mut column[..own])?;
+            read(&block, shard, start, &mut column[..own])?;
         }
     }
     Ok(column)

@@ -6,14 +6,15 @@
 //! parent synced. A crash before the rename leaves a temporary directory,
 //! which `gc` removes; after it, a whole object.
 
-use super::encode::{BlockWriter, Encoder};
+use super::encode::{BlockJob, BlockWriter, Encoder};
 use super::outer::write_outer;
 use super::source::ContentSource;
 use super::{Archive, ArchiveError, ArchiveResult, Depth, ObjectRef, Verdict};
-use crate::base::{ContentHash, Digest};
+use crate::base::{BlockIndex, ContentHash, Digest};
 use crate::format::layout::{MANIFEST, MANIFEST_COPY, QUARANTINE_DIR, TMP_DIR};
 use crate::format::manifest::{BlockRoots, ManifestParts};
 use crate::format::{BlockId, Entry, Geometry, Manifest, ObjectKind};
+use crate::merkle::{LeafHash, RootBuilder};
 use crate::store::{StagedFile, StoreErrorKind, StoreKey};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -77,8 +78,30 @@ impl Archive {
     ) -> ArchiveResult<WrittenObject> {
         let len = source.len();
         let geometry = Geometry::choose(*self.descriptor().tier_for(len), len).ok_or(ArchiveError::TooLarge { len })?;
+        self.write_staged(source, geometry, control, None, |new| write_shards(&new, source, plan))
+    }
+
+    /// Lets `write` put all shards of an object into a temporary directory,
+    /// then publishes it. With the content that `base` has already, under the
+    /// same name, nothing is published: that object stays.
+    pub(super) fn write_staged(
+        &self,
+        source: &dyn ContentSource,
+        geometry: Geometry,
+        control: &WriteControl<'_>,
+        base: Option<&Manifest>,
+        write: impl FnOnce(NewObject<'_>) -> ArchiveResult<Manifest>,
+    ) -> ArchiveResult<WrittenObject> {
         let staging = self.shared.key(&format!("{TMP_DIR}/object-{}", crate::base::StoreId::random()))?;
-        let result = self.write_staged(source, plan, control, geometry, &staging);
+        let result = self.write_synced(source, geometry, control, &staging, write).and_then(|manifest| {
+            match base.filter(|base| base.name == manifest.name) {
+                Some(base) => {
+                    self.store().delete_prefix(&staging)?;
+                    Ok(WrittenObject { manifest: base.clone(), already_there: true, replaced: false })
+                }
+                None => self.publish_object(&staging, manifest),
+            }
+        });
         if result.is_err()
             && let Err(error) = self.store().delete_prefix(&staging)
         {
@@ -87,18 +110,18 @@ impl Archive {
         result
     }
 
-    fn write_staged(
+    fn write_synced(
         &self,
         source: &dyn ContentSource,
-        plan: &ObjectPlan,
-        control: &WriteControl<'_>,
         geometry: Geometry,
+        control: &WriteControl<'_>,
         staging: &StoreKey,
-    ) -> ArchiveResult<WrittenObject> {
-        let (syncer, sync_queue) = Syncer::new();
+        write: impl FnOnce(NewObject<'_>) -> ArchiveResult<Manifest>,
+    ) -> ArchiveResult<Manifest> {
+        let (syncer, queue) = Syncer::new();
         let manifest = std::thread::scope(|scope| {
             let syncing = scope.spawn(move || syncer.run());
-            let written = self.write_shards(source, plan, control, geometry, staging, sync_queue);
+            let written = write(NewObject { archive: self, geometry, staging, control, queue });
             let synced = syncing.join().map_err(|_| ArchiveError::Internal("the syncing thread panicked".into()))?;
             let manifest = written?;
             synced?;
@@ -113,39 +136,7 @@ impl Archive {
             file.write_at(0, &bytes)?;
             file.sync()?;
         }
-        self.publish_object(staging, manifest)
-    }
-
-    fn write_shards(
-        &self,
-        source: &dyn ContentSource,
-        plan: &ObjectPlan,
-        control: &WriteControl<'_>,
-        geometry: Geometry,
-        staging: &StoreKey,
-        sync_queue: SyncQueue,
-    ) -> ArchiveResult<Manifest> {
-        let encoder = Encoder::new(self, source, control, geometry, staging, &sync_queue);
-        let (blocks, content_hash) = encoder.run()?;
-        let hash = match content_hash {
-            Some(hash) => hash,
-            None => hash_content(source, control)?,
-        };
-        let outer = write_outer(self, control, &geometry, staging, &sync_queue)?;
-        Ok(Manifest::new(
-            ManifestParts {
-                archive: self.descriptor().id,
-                readable: plan.readable.clone(),
-                kind: plan.kind,
-                sequence: plan.sequence,
-                committed: self.clock().now(),
-                entry: plan.entry.clone().map(|entry| with_content(entry, hash, geometry.content_len())),
-            },
-            geometry,
-            hash,
-            blocks,
-            outer,
-        )?)
+        Ok(manifest)
     }
 
     /// Moves a finished object into place. An object of that name that is
@@ -181,6 +172,97 @@ impl Archive {
     }
 }
 
+/// An object in the making: where its files go.
+pub(super) struct NewObject<'a> {
+    pub(super) archive: &'a Archive,
+    pub(super) geometry: Geometry,
+    /// The directory that becomes the object's.
+    pub(super) staging: &'a StoreKey,
+    pub(super) control: &'a WriteControl<'a>,
+    /// Closed when the object in the making is dropped.
+    queue: SyncQueue,
+}
+
+impl NewObject<'_> {
+    /// Creates a file of the object.
+    pub(super) fn create(&self, path: &str) -> ArchiveResult<Arc<dyn StagedFile>> {
+        Ok(self.archive.store().create(&self.archive.below(self.staging, path)?)?)
+    }
+
+    /// Hands a finished file over to be synced. The receiver lives as long as
+    /// the scope, so this fails only when the syncing thread panicked.
+    pub(super) fn sync_later(&self, file: Arc<dyn StagedFile>) -> ArchiveResult<()> {
+        self.queue.send(file).map_err(|_| ArchiveError::Internal("the syncing thread is gone".into()))
+    }
+
+    /// A block of the object; a manifest or a loop asks only for blocks that exist.
+    pub(super) fn block(&self, id: BlockId) -> ArchiveResult<crate::format::BlockGeometry> {
+        self.geometry.block(id).ok_or_else(|| ArchiveError::Internal(format!("there is no block {id:?}")))
+    }
+
+    /// The finished block's roots, from the leaf hashes of all its shards;
+    /// tree file written and all files queued.
+    pub(super) fn finish_block(&self, block: &BlockWriter, leaves: &[Vec<LeafHash>]) -> ArchiveResult<BlockRoots> {
+        let missing = || ArchiveError::Internal("a shard without leaves was written".into());
+        let shards: Vec<Digest> = leaves
+            .iter()
+            .map(|leaves| crate::merkle::root(leaves).ok_or_else(missing))
+            .collect::<ArchiveResult<_>>()?;
+        let roots = BlockRoots::new(shards);
+        block.finish(self)?;
+        if crate::format::tree::has_tree(block.geometry()) {
+            let bytes = crate::format::tree::tree_bytes(&roots.root(), leaves.iter().map(Vec::as_slice));
+            let file = self.create(&crate::format::layout::tree_path(&self.geometry, block.geometry()))?;
+            file.write_at(0, &bytes)?;
+            self.sync_later(file)?;
+        }
+        Ok(roots)
+    }
+
+    /// The manifest, when all shards were written. `tree` holds the segments'
+    /// chaining values where the geometry has a content tree.
+    pub(super) fn manifest(
+        &self,
+        plan: &ObjectPlan,
+        hash: ContentHash,
+        tree: Vec<Digest>,
+        blocks: Vec<BlockRoots>,
+        outer: Vec<BlockRoots>,
+    ) -> ArchiveResult<Manifest> {
+        let len = self.geometry.content_len();
+        let parts = ManifestParts {
+            archive: self.archive.descriptor().id,
+            readable: plan.readable.clone(),
+            kind: plan.kind,
+            sequence: plan.sequence,
+            committed: self.archive.clock().now(),
+            entry: plan.entry.clone().map(|entry| with_content(entry, hash, len)),
+        };
+        let manifest = Manifest::new(parts, self.geometry, hash, blocks, outer)?;
+        Ok(if self.geometry.has_content_tree() { manifest.with_content_tree(tree)? } else { manifest })
+    }
+}
+
+fn write_shards(new: &NewObject<'_>, source: &dyn ContentSource, plan: &ObjectPlan) -> ArchiveResult<Manifest> {
+    let jobs = (0..new.geometry.blocks()).map(|block| BlockJob::whole(BlockIndex::new(block))).collect();
+    let encoded = Encoder::new(new, source, jobs, &|_, _| Ok(())).run()?;
+    let tree: Vec<Digest> = encoded.tree.into_values().flatten().collect();
+    let hash = match encoded.hash {
+        Some(hash) => hash,
+        None if new.geometry.has_content_tree() => tree_hash(&tree)?,
+        None => hash_content(source, new.control)?,
+    };
+    let outer = write_outer(new)?;
+    new.manifest(plan, hash, tree, encoded.roots.into_values().collect(), outer)
+}
+
+/// The content's hash from the chaining values of its segments.
+pub(super) fn tree_hash(tree: &[Digest]) -> ArchiveResult<ContentHash> {
+    let mut builder = RootBuilder::default();
+    tree.iter().for_each(|segment| builder.push(*segment.as_bytes()));
+    builder.finish().ok_or_else(|| ArchiveError::Internal("a content without segments was written".into()))
+}
+
 /// The entry with the content that was read.
 fn with_content(entry: Entry, hash: ContentHash, size: u64) -> Entry {
     use crate::format::{FileContent, NodeBody};
@@ -212,7 +294,7 @@ const SYNC_QUEUE: usize = 128;
 
 /// Where finished files go, to be synced by a thread of their own while the
 /// next block is being coded.
-pub(super) type SyncQueue = mpsc::SyncSender<Arc<dyn StagedFile>>;
+type SyncQueue = mpsc::SyncSender<Arc<dyn StagedFile>>;
 
 struct Syncer {
     files: mpsc::Receiver<Arc<dyn StagedFile>>,
@@ -234,40 +316,4 @@ impl Syncer {
         }
         result
     }
-}
-
-/// Hands a finished file over. The receiver lives as long as the scope, so
-/// this fails only when the syncing thread panicked.
-pub(super) fn queue_sync(queue: &SyncQueue, file: Arc<dyn StagedFile>) -> ArchiveResult<()> {
-    queue.send(file).map_err(|_| ArchiveError::Internal("the syncing thread is gone".into()))
-}
-
-/// The finished block's roots, tree file written and all files queued.
-pub(super) fn finish_block(
-    archive: &Archive,
-    block: &BlockWriter,
-    geometry: &Geometry,
-    staging: &StoreKey,
-    queue: &SyncQueue,
-) -> ArchiveResult<BlockRoots> {
-    let leaves = block.take_leaves();
-    let missing = || ArchiveError::Internal("a shard without leaves was written".into());
-    let shards: Vec<Digest> =
-        leaves.iter().map(|leaves| crate::merkle::root(leaves).ok_or_else(missing)).collect::<ArchiveResult<_>>()?;
-    let roots = BlockRoots::new(shards);
-    block.finish(queue)?;
-    let shape = block.geometry();
-    if crate::format::tree::has_tree(shape) {
-        let bytes = crate::format::tree::tree_bytes(&roots.root(), leaves.iter().map(Vec::as_slice));
-        let path = crate::format::layout::tree_path(geometry, shape);
-        let file = archive.store().create(&archive.below(staging, &path)?)?;
-        file.write_at(0, &bytes)?;
-        queue_sync(queue, file)?;
-    }
-    Ok(roots)
-}
-
-/// The block's geometry; a manifest or a loop asks only for blocks that exist.
-pub(super) fn block_of(geometry: &Geometry, id: BlockId) -> ArchiveResult<crate::format::BlockGeometry> {
-    geometry.block(id).ok_or_else(|| ArchiveError::Internal(format!("there is no block {id:?}")))
 }

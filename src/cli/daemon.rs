@@ -11,7 +11,7 @@ use super::context::{Context, OpenArchive, state_directory};
 use super::error::{CliError, CliResult};
 use super::exit::ExitStatus;
 use crate::archive::Archive;
-use crate::base::{ErrorClass, LatencyGauge};
+use crate::base::{ErrorClass, LatencyGauge, Timestamp};
 use crate::scrub::{CatalogLedger, ScrubDaemon, ScrubOptions, Scrubber, StopSignal};
 use crate::staging::{StagingArea, StagingLimits};
 use crate::vfs::{ArchiveVfs, HealthSource, LiveVfs, SyncPolicy, VfsLimits};
@@ -82,8 +82,18 @@ pub(super) fn start_in_background() -> CliResult<ExitStatus> {
     }
 }
 
-/// Mounts, and serves until somebody unmounts, or SIGTERM, SIGINT or SIGHUP arrives.
-pub(super) fn serve(context: &Context, mountpoint: &Path, options: &MountOptions) -> CliResult<ExitStatus> {
+/// Mounts the archive as it is, or as it was at a time, and serves until somebody
+/// unmounts, or SIGTERM, SIGINT or SIGHUP arrives.
+pub(super) fn serve(
+    context: &Context,
+    mountpoint: &Path,
+    options: &MountOptions,
+    at: Option<Timestamp>,
+) -> CliResult<ExitStatus> {
+    if at.is_some() {
+        let what = "this version cannot mount an archive as it was; leave out --at";
+        return Err(CliError::new(ErrorClass::NotSupported, what));
+    }
     let background = is_background_child();
     if background {
         // Away from the terminal that started it. Fails only for a process that leads a group already.

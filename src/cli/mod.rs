@@ -9,6 +9,7 @@ pub mod context;
 mod daemon;
 pub mod error;
 pub mod exit;
+pub mod history;
 pub mod interrupt;
 mod logging;
 pub mod namespace;

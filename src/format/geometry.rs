@@ -247,6 +247,12 @@ impl Geometry {
         })
     }
 
+    /// Whether every segment is a whole subtree of the content's BLAKE3 tree
+    /// and not all of it, so that the segments' chaining values give the content's hash.
+    pub fn has_content_tree(&self) -> bool {
+        self.segments() > 1 && crate::merkle::is_subtree_len(self.segment_size)
+    }
+
     /// Bytes of all shards, outer blocks included.
     pub fn stored_len(&self) -> u64 {
         self.block_ids().filter_map(|id| self.block(id)).map(|block| block.stored_len()).sum()

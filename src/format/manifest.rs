@@ -2,14 +2,20 @@
 //! what its content is. The root over all of it is recorded in the catalog.
 
 use super::binary::Reader;
-use super::descriptor::{FORMAT_VERSION, MAX_SEGMENT, OuterCode, TierLayout, TierRule};
+use super::descriptor::{MAX_SEGMENT, OuterCode, TierLayout, TierRule};
 use super::geometry::{BlockId, Geometry};
 use super::{Entry, FormatError, sealed_json};
 use crate::base::{ArchiveId, ContentHash, Digest, ObjectName, ShardIndex, Timestamp};
+use crate::merkle::RootBuilder;
 use base64::Engine as _;
 use serde::{Deserialize, Serialize};
 
 const WHAT: &str = "manifest";
+const FORMAT: &str = "blockframe-manifest";
+/// A manifest without `content_tree`.
+const VERSION_PLAIN: u64 = 1;
+/// A manifest with `content_tree`.
+const VERSION_TREE: u64 = 2;
 /// The erasure code's name: `reed-solomon-simd` 3 with its default rate over
 /// GF(2^16), 64-byte units; one data shard is copied.
 pub const ERASURE_CODE: &str = "rs16-simd3";
@@ -147,6 +153,7 @@ pub struct Manifest {
     blocks: Vec<BlockRoots>,
     outer: Vec<BlockRoots>,
     root: Digest,
+    content_tree: Option<Vec<Digest>>,
 }
 
 /// What a commit knows of an object besides its bytes.
@@ -190,9 +197,25 @@ impl Manifest {
             blocks,
             outer,
             root,
+            content_tree: None,
         };
         manifest.check_counts()?;
         Ok(manifest)
+    }
+
+    /// Adds the chaining values of all segments as subtrees of the content.
+    /// Error where the geometry has none, or they do not give the content's hash.
+    pub fn with_content_tree(mut self, segments: Vec<Digest>) -> Result<Self, FormatError> {
+        check_content_tree(&self.geometry, &self.key.hash, &segments)?;
+        self.content_tree = Some(segments);
+        Ok(self)
+    }
+
+    /// The BLAKE3 chaining value of each segment as a subtree of the content,
+    /// in order; they were checked against the content's hash. `None` where
+    /// segments are no subtrees, and in manifests that were written without.
+    pub fn content_tree(&self) -> Option<&[Digest]> {
+        self.content_tree.as_deref()
     }
 
     /// How the content is cut.
@@ -227,8 +250,8 @@ impl Manifest {
         let blocks = ids.by_ref().zip(&self.blocks).map(block).collect();
         let outer = geometry.block_ids().skip(self.blocks.len()).zip(&self.outer).map(block).collect();
         let raw = Raw {
-            format: "blockframe-manifest".into(),
-            version: FORMAT_VERSION,
+            format: FORMAT.into(),
+            version: if self.content_tree.is_some() { VERSION_TREE } else { VERSION_PLAIN },
             archive: self.archive,
             object: self.name.clone(),
             kind: self.kind,
@@ -247,6 +270,7 @@ impl Manifest {
             },
             entry: self.entry.as_ref().map(RawEntry::new),
             root: self.root,
+            content_tree: self.content_tree.clone(),
             blocks,
             outer,
         };
@@ -255,8 +279,11 @@ impl Manifest {
 
     /// Parses and checks everything that can be checked without the shards.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, FormatError> {
-        let raw: Raw = sealed_json::open_as(WHAT, "blockframe-manifest", FORMAT_VERSION, bytes)?;
+        let raw: Raw = sealed_json::open_as_one_of(WHAT, FORMAT, VERSION_PLAIN..=VERSION_TREE, bytes)?;
         let invalid = |why: &str| FormatError::invalid(WHAT, why);
+        if (raw.version == VERSION_TREE) != raw.content_tree.is_some() {
+            return Err(invalid("its version and its members disagree"));
+        }
         if raw.key.hash_algorithm != HashAlgorithm::Blake3 {
             return Err(invalid("its hash algorithm is not known to this version"));
         }
@@ -310,12 +337,16 @@ impl Manifest {
             geometry,
             blocks,
             outer,
+            content_tree: None,
         };
         manifest.check_counts()?;
         if manifest.root != raw.root {
             return Err(invalid("its root does not match its shards' roots"));
         }
-        Ok(manifest)
+        match raw.content_tree {
+            Some(segments) => manifest.with_content_tree(segments),
+            None => Ok(manifest),
+        }
     }
 
     fn check_counts(&self) -> Result<(), FormatError> {
@@ -332,6 +363,18 @@ impl Manifest {
         }
         Ok(())
     }
+}
+
+fn check_content_tree(geometry: &Geometry, hash: &ContentHash, segments: &[Digest]) -> Result<(), FormatError> {
+    if !geometry.has_content_tree() || segments.len() != geometry.segments() as usize {
+        return Err(FormatError::invalid(WHAT, "its content tree does not fit its geometry"));
+    }
+    let mut builder = RootBuilder::default();
+    segments.iter().for_each(|segment| builder.push(*segment.as_bytes()));
+    if builder.finish() != Some(*hash) {
+        return Err(FormatError::invalid(WHAT, "its content tree does not give its content hash"));
+    }
+    Ok(())
 }
 
 /// BLAKE3 of `blockframe object 1`, a newline, the content hash, the plain
@@ -379,6 +422,8 @@ struct Raw {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     entry: Option<RawEntry>,
     root: Digest,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    content_tree: Option<Vec<Digest>>,
     blocks: Vec<RawBlock>,
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     outer: Vec<RawBlock>,

@@ -6,6 +6,7 @@
 use super::FormatError;
 use crate::base::Digest;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::ops::RangeInclusive;
 
 const MARK: &[u8] = b"\"checksum\": \"";
 const END: &[u8] = b"\"\n}\n";
@@ -43,6 +44,16 @@ pub fn open_as<T: DeserializeOwned>(
     version: u64,
     bytes: &[u8],
 ) -> Result<T, FormatError> {
+    open_as_one_of(what, format, version..=version, bytes)
+}
+
+/// As [`open_as`], for a document of which several versions are known.
+pub fn open_as_one_of<T: DeserializeOwned>(
+    what: &'static str,
+    format: &str,
+    versions: RangeInclusive<u64>,
+    bytes: &[u8],
+) -> Result<T, FormatError> {
     #[derive(Deserialize)]
     struct Probe {
         format: String,
@@ -52,8 +63,8 @@ pub fn open_as<T: DeserializeOwned>(
     if probe.format != format {
         return Err(FormatError::invalid(what, format!("it is a \"{}\"", probe.format)));
     }
-    if probe.version != version {
-        return Err(FormatError::Version { what, found: probe.version, known: version });
+    if !versions.contains(&probe.version) {
+        return Err(FormatError::Version { what, found: probe.version, known: *versions.end() });
     }
     open(what, bytes)
 }

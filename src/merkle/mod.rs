@@ -93,6 +93,15 @@ impl RootBuilder {
         }
     }
 
+    /// The chaining value of the leaves as a subtree of something longer;
+    /// `None` when no leaf was pushed.
+    pub fn finish_subtree(mut self) -> Option<LeafHash> {
+        while self.stack.len() > 1 {
+            self.merge();
+        }
+        self.stack.pop()
+    }
+
     /// The root; `None` when no leaf was pushed. A single leaf's hash is the root.
     pub fn finish(mut self) -> Option<Digest> {
         while self.stack.len() > 2 {
@@ -111,6 +120,22 @@ pub fn root(leaves: &[LeafHash]) -> Option<Digest> {
     let mut builder = RootBuilder::default();
     leaves.iter().for_each(|leaf| builder.push(*leaf));
     builder.finish()
+}
+
+/// The chaining value of leaves (their hashes in order) that are a subtree of
+/// something longer: a power of two of them at a place that is a multiple of
+/// their number, or the last ones of all behind such a place. `None` for none.
+pub fn subtree(leaves: &[LeafHash]) -> Option<LeafHash> {
+    let mut builder = RootBuilder::default();
+    leaves.iter().for_each(|leaf| builder.push(*leaf));
+    builder.finish_subtree()
+}
+
+/// Whether pieces of this length are whole subtrees of a longer content that
+/// begins with a multiple of them: a power of two of leaves. The last piece
+/// may be shorter.
+pub fn is_subtree_len(len: u64) -> bool {
+    len >= LEAF_SIZE && len.is_power_of_two()
 }
 
 #[cfg(test)]
@@ -149,6 +174,19 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(40))]
+        #[test]
+        fn subtrees_merge_to_the_root(len in 1usize..40 * 16384, power in 0u32..4, seed: u8) {
+            let mut bytes = vec![0; len];
+            blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut bytes);
+            let mut leaves = Vec::new();
+            hash_leaves(&bytes, 0, len as u64, &mut leaves);
+            let piece = 1 << power;
+            prop_assert!(is_subtree_len(piece as u64 * LEAF_SIZE));
+            prop_assume!(leaves.len() > piece);
+            let subtrees: Vec<LeafHash> = leaves.chunks(piece).map(|leaves| subtree(leaves).unwrap()).collect();
+            prop_assert_eq!(root(&subtrees), Some(Digest::of(&bytes)));
+        }
+
         #[test]
         fn the_root_is_plain_blake3(len in 1usize..40 * 16384, seed: u8) {
             let mut bytes = vec![0; len];

@@ -118,6 +118,12 @@ impl Directory {
         Ok(rustix::fs::renameat(&self.0, from, &target.0, to)?)
     }
 
+    /// Gives the file `from` a second name, which must not exist yet. A
+    /// symbolic link would be linked as such: look at it first.
+    pub(super) fn link(&self, from: &str, target: &Self, to: &str) -> io::Result<()> {
+        Ok(rustix::fs::linkat(&self.0, from, &target.0, to, AtFlags::empty())?)
+    }
+
     /// Renames, and fails with `AlreadyExists` when the target exists.
     pub(super) fn rename_new(&self, from: &str, target: &Self, to: &str) -> io::Result<()> {
         #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]

@@ -243,7 +243,7 @@ impl BlockStore for LocalStore {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { atomic_publish: true, range_write: true, free_space: true }
+        Capabilities { atomic_publish: true, range_write: true, free_space: true, hard_link: true }
     }
 
     fn write(&self, key: &StoreKey, bytes: &[u8]) -> StoreResult<()> {
@@ -305,6 +305,17 @@ impl BlockStore for LocalStore {
 
     fn replace(&self, from: &StoreKey, to: &StoreKey) -> StoreResult<()> {
         self.replace_inner(from, to).map_err(|error| self.error("replace", to, error))
+    }
+
+    fn link(&self, from: &StoreKey, to: &StoreKey) -> StoreResult<()> {
+        if self.latched().contains(from) {
+            return Err(StoreError::new(StoreErrorKind::Latched, "link to", &self.label, from));
+        }
+        let (source, from_name) = self.parent(from).map_err(|error| self.error("link to", from, error))?;
+        // A regular file alone is linked, and a missing one told apart from a missing directory of `to`.
+        source.open_file(from_name).map_err(|error| self.error("link to", from, error))?;
+        self.put(to, Names::Later, |target, to_name| source.link(from_name, target, to_name))
+            .map_err(|error| self.error("link", to, error))
     }
 
     fn write_range(&self, key: &StoreKey, offset: u64, bytes: &[u8]) -> StoreResult<()> {
@@ -538,6 +549,7 @@ mod tests {
             assert_eq!(store.read(&key, 100).unwrap_err().kind(), StoreErrorKind::NotFound, "{text}");
             assert_eq!(store.open(&key).unwrap_err().kind(), StoreErrorKind::NotFound, "{text}");
             store.write_range(&key, 0, b"x").unwrap_err();
+            store.link(&key, &super::StoreKey::new("mine/file").unwrap()).unwrap_err();
         }
         store.write(&key("out/new"), b"x").unwrap_err();
         store.create(&key("out/new")).unwrap_err();
@@ -545,6 +557,7 @@ mod tests {
         store.delete_prefix(&key("out/below")).unwrap();
         store.write(&key("ours/file"), b"x").unwrap();
         store.publish(&key("ours"), &key("out/ours")).unwrap_err();
+        store.link(&key("ours/file"), &key("out/file")).unwrap_err();
         store.publish(&key("out/below"), &key("mine")).unwrap_err();
         assert_eq!(store.list(Some(&key("out"))).unwrap(), []);
         // The link itself is a name of ours: it goes, what it points to stays.
@@ -598,6 +611,7 @@ mod tests {
         store.write(&file, b"old").unwrap();
         store.latched().insert(file.clone());
         assert_eq!(store.write_range(&file, 0, b"new").unwrap_err().kind(), StoreErrorKind::Latched);
+        assert_eq!(store.link(&file, &key("tmp/data.dat")).unwrap_err().kind(), StoreErrorKind::Latched);
         store.write(&file, b"new").unwrap();
         store.write_range(&file, 0, b"N").unwrap();
         assert_eq!(store.read(&file, 10).unwrap(), b"New");

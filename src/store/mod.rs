@@ -32,6 +32,8 @@ pub struct Capabilities {
     pub range_write: bool,
     /// [`BlockStore::space`] knows how much is free.
     pub free_space: bool,
+    /// [`BlockStore::link`] gives a file a second key without copying it.
+    pub hard_link: bool,
 }
 
 /// Total and free bytes of a store.
@@ -81,6 +83,22 @@ pub trait BlockStore: Send + Sync + Debug {
     /// Moves the file `from`, which was synced, to `to`, durably and in one
     /// step; a file that stood at `to` is gone.
     fn replace(&self, from: &StoreKey, to: &StoreKey) -> StoreResult<()>;
+
+    /// Makes the file `from`, which was synced, be found at `to` as well,
+    /// without a copy of its bytes. Only with the capability `hard_link`. The
+    /// new key is not durable before [`Self::publish`]. Directories above are made.
+    ///
+    /// The two keys are one file for [`Self::write_range`] and
+    /// [`Self::append`], and two for all that puts another file at a key or
+    /// deletes it ([`Self::write`], [`Self::create`], [`Self::replace`],
+    /// [`Self::delete`], [`Self::delete_prefix`]): the other key keeps its bytes.
+    ///
+    /// Errors: `NotFound`; `Exists` when there is anything at `to`; `Latched`
+    /// when a sync of the file failed; `Unsupported`.
+    fn link(&self, from: &StoreKey, to: &StoreKey) -> StoreResult<()> {
+        let _ = from;
+        Err(StoreError::new(StoreErrorKind::Unsupported, "link to", self.label(), to))
+    }
 
     /// Overwrites bytes of an existing file in place, durably. Only with the
     /// capability `range_write`; never extends the file.

@@ -14,6 +14,7 @@ mod private;
 mod read_ahead;
 mod reader;
 mod space;
+mod writeback;
 mod view;
 
 pub use attributes::DAEMON;
@@ -21,6 +22,9 @@ pub use attributes::HealthSource;
 pub use live::{Drain, LiveVfs, SyncPolicy};
 pub use private::WithPrivate;
 pub use reader::ReadAheadLimits;
+pub use writeback::{
+    DrainProgress, Rest, Writeback, WritebackOptions, WritebackStatus, drain_leftovers, has_leftovers,
+};
 
 use crate::archive::Archive;
 use crate::base::{LatencyGauge, Timestamp};

@@ -1,6 +1,9 @@
 //! Promises of the staging area.
 
+mod area;
+mod faults;
 mod file;
+mod in_place;
 mod model;
 
 use super::{Admission, StagedFile, StagingArea, StagingError, StagingLimits};

@@ -36,6 +36,8 @@ pub enum Operation {
     Sync,
     /// [`BlockStore::publish`]; its key is the target.
     Publish,
+    /// [`BlockStore::link`]; its key is the new one.
+    Link,
     /// [`BlockStore::write_range`].
     WriteRange,
     /// [`BlockStore::delete`].
@@ -52,7 +54,7 @@ pub enum Operation {
 
 impl Operation {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Write,
         Self::Read,
         Self::Open,
@@ -62,6 +64,7 @@ impl Operation {
         Self::SetLen,
         Self::Sync,
         Self::Publish,
+        Self::Link,
         Self::WriteRange,
         Self::Delete,
         Self::DeletePrefix,
@@ -74,13 +77,14 @@ impl Operation {
     pub const READS: [Self; 3] = [Self::Read, Self::Open, Self::ReadAt];
 
     /// Those that change the store: the instants at which a crash differs.
-    pub const CHANGES: [Self; 9] = [
+    pub const CHANGES: [Self; 10] = [
         Self::Write,
         Self::Create,
         Self::WriteAt,
         Self::SetLen,
         Self::Sync,
         Self::Publish,
+        Self::Link,
         Self::WriteRange,
         Self::Delete,
         Self::DeletePrefix,
@@ -95,6 +99,7 @@ impl Operation {
             Self::SetLen => "set the length of",
             Self::Sync => "sync",
             Self::Publish => "publish",
+            Self::Link => "link",
             Self::WriteRange => "write to",
             Self::Delete | Self::DeletePrefix => "delete",
             Self::List => "list",
@@ -267,6 +272,10 @@ impl BlockStore for FaultStore {
 
     fn replace(&self, from: &StoreKey, to: &StoreKey) -> StoreResult<()> {
         self.shared.run_plain(Operation::Publish, to.as_str(), || self.inner.replace(from, to))
+    }
+
+    fn link(&self, from: &StoreKey, to: &StoreKey) -> StoreResult<()> {
+        self.shared.run_plain(Operation::Link, to.as_str(), || self.inner.link(from, to))
     }
 
     fn write_range(&self, key: &StoreKey, offset: u64, bytes: &[u8]) -> StoreResult<()> {

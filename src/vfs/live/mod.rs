@@ -12,7 +12,9 @@ pub(super) mod file;
 pub(super) mod files;
 mod names;
 mod open;
+mod outside;
 mod recover;
+pub(super) mod switch;
 
 use super::attributes::HealthSource;
 use super::error;
@@ -31,10 +33,12 @@ use blockframe_api::{
 };
 use file::LiveFile;
 use files::Files;
+use lru::LruCache;
 use std::collections::HashMap;
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
 /// A moment for ages and delays, which no clock's correction changes.
@@ -80,7 +84,14 @@ pub struct LiveVfs {
     kernel: OnceLock<Kernel>,
     drain: OnceLock<Arc<dyn Drain>>,
     sync_policy: SyncPolicy,
+    /// Counts changes of contents that the kernel has not seen.
+    foreign_changes: AtomicU64,
+    /// Up to which of them the kernel's pages of a node were right when it was opened last.
+    pages: Mutex<LruCache<Node, u64>>,
 }
+
+/// Nodes of whose pages in the kernel something is remembered.
+const PAGES: NonZeroUsize = NonZeroUsize::new(64 * 1024).unwrap();
 
 /// One open file.
 pub(super) struct OpenLive {
@@ -109,7 +120,7 @@ impl LiveVfs {
         limits: VfsLimits,
         sync_policy: SyncPolicy,
     ) -> VfsResult<Self> {
-        let files = Arc::new(Files::default());
+        let files = Arc::new(Files::new(Arc::clone(&staging)));
         let clock = Arc::clone(archive.clock());
         let namespace =
             Namespace::open(catalog, clock, Arc::clone(&files) as _).map_err(|error| error::of_namespace(&error))?;
@@ -127,6 +138,8 @@ impl LiveVfs {
             kernel: OnceLock::new(),
             drain: OnceLock::new(),
             sync_policy,
+            foreign_changes: AtomicU64::new(0),
+            pages: Mutex::new(LruCache::new(PAGES)),
         };
         vfs.take_up()?;
         Ok(vfs)

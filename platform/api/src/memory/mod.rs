@@ -9,6 +9,8 @@ mod acl;
 mod content;
 mod names;
 mod operations;
+#[cfg(test)]
+mod tests;
 
 use crate::{
     Attributes, CachePolicy, Caller, ErrorClass, Handle, Kernel, NamePolicy, Node, NodeKind, Timestamp, VfsError,
