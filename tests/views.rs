@@ -226,6 +226,11 @@ fn an_open_file_of_a_view_stays_when_the_file_changes() {
     home.commit(BORN + 1);
     let mount = home.private();
     let old = walk(&mount, ".blockframe/snapshots/2026-11-20T12:00:01Z/tree/file").unwrap();
+    // The moment is not over yet: another process may still have something to write of it.
+    let opened = mount.open(old.node, READ).unwrap();
+    assert_eq!(opened.cache, CachePolicy::Refresh);
+    mount.release(opened.handle);
+    home.clock.set(BORN + 61);
     let opened = mount.open(old.node, READ).unwrap();
     assert_eq!(opened.cache, CachePolicy::Keep);
     fs::write(home.source().join("file"), content(40_000, 2)).unwrap();
@@ -389,6 +394,21 @@ fn nothing_in_the_hidden_directory_can_be_changed() {
     live.sync(handle, false).unwrap();
     live.release(handle);
     assert_eq!(tree(&live, snapshot), without_write(&tree(&live, walk(&live, "tree").unwrap().node)));
+}
+
+#[test]
+fn a_change_that_was_just_made_is_in_the_view_of_now() {
+    let home = Home::new();
+    let live = home.live();
+    let snapshots = walk(&live, ".blockframe/snapshots").unwrap().node;
+    for number in 1..=30 {
+        home.clock.set(BORN + number);
+        let name = format!("directory {number}");
+        live.make(Caller::default(), Node::ROOT, name.as_bytes(), 0o755, NewNode::Directory).unwrap();
+        let now = blockframe::base::calendar::rfc3339_seconds(BORN + number);
+        let view = live.lookup(snapshots, now.as_bytes()).unwrap().node;
+        assert_eq!(names(&live, view).len() as i64, number);
+    }
 }
 
 #[test]
@@ -709,4 +729,65 @@ proptest! {
             }
         }
     }
+}
+
+/// Runs a program; what it wrote, if it succeeded.
+fn run(program: &str, arguments: &[&std::path::Path]) -> Result<Vec<u8>, String> {
+    let output = std::process::Command::new(program).args(arguments).output().unwrap();
+    if output.status.success() { Ok(output.stdout) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+}
+
+#[test]
+fn programs_use_the_hidden_directory_of_a_real_mount() {
+    if !std::path::Path::new("/dev/fuse").exists() {
+        eprintln!("skipped: there is no /dev/fuse here");
+        return;
+    }
+    let home = Home::new();
+    let source = home.source();
+    fs::create_dir(source.join("letters")).unwrap();
+    fs::write(source.join("letters/one"), content(300_000, 1)).unwrap();
+    fs::write(source.join("letters/\u{e4}"), content(500, 2)).unwrap();
+    home.commit(BORN + 1);
+    fs::write(source.join("letters/one"), content(10, 3)).unwrap();
+    home.commit(BORN + HOUR);
+    home.clock.set(BORN + 2 * HOUR);
+    let point = tempfile::tempdir().unwrap();
+    let top = point.path();
+    let mounted =
+        blockframe_fuse::spawn(Arc::new(home.live()), top, &blockframe_fuse::MountOptions::new("views")).unwrap();
+    let then = top.join(".blockframe/snapshots/2026-11-20T12:00:01Z/tree");
+
+    assert_eq!(run("ls", &["-A".as_ref(), top]).unwrap(), b"tree\n");
+    assert_eq!(run("find", &[top, "-name".as_ref(), ".blockframe".as_ref()]).unwrap(), b"");
+    let listed = run("ls", &["-A".as_ref(), &top.join(".blockframe")]).unwrap();
+    assert_eq!(listed, b"README.txt\ndamaged\nsnapshots\n");
+    let snapshots = run("ls", &["-l".as_ref(), &top.join(".blockframe/snapshots")]).unwrap();
+    assert!(String::from_utf8(snapshots).unwrap().contains("2026-11-20T12:"));
+    assert!(fs::read_to_string(top.join(".blockframe/README.txt")).unwrap().contains("damaged/"));
+
+    // Old and new content of one file, mixed: neither is taken for the other.
+    for _ in 0..2 {
+        assert_eq!(fs::read(then.join("letters/one")).unwrap(), content(300_000, 1));
+        assert_eq!(fs::read(top.join("tree/letters/one")).unwrap(), content(10, 3));
+    }
+    run("cp", &["-a".as_ref(), &then.join("letters"), &top.join("restored")]).unwrap();
+    run("diff", &["-r".as_ref(), &then.join("letters"), &top.join("restored")]).unwrap();
+    assert_eq!(fs::read(top.join("restored/one")).unwrap(), content(300_000, 1));
+
+    let refused = |outcome: std::io::Result<()>| outcome.unwrap_err().raw_os_error().unwrap();
+    let code = |errno: rustix::io::Errno| errno.raw_os_error();
+    assert_eq!(refused(fs::write(then.join("letters/one"), b"x")), code(rustix::io::Errno::ROFS));
+    assert_eq!(refused(fs::create_dir(then.join("new"))), code(rustix::io::Errno::ROFS));
+    assert_eq!(refused(fs::remove_file(then.join("letters/one"))), code(rustix::io::Errno::ROFS));
+    assert_eq!(refused(fs::rename(then.join("letters"), top.join("moved"))), code(rustix::io::Errno::ROFS));
+    assert_eq!(refused(fs::create_dir(top.join(".blockframe"))), code(rustix::io::Errno::EXIST));
+    assert_eq!(refused(fs::hard_link(then.join("letters/one"), top.join("x"))), code(rustix::io::Errno::ACCESS));
+    assert!(run("ls", &[&top.join(".blockframe/snapshots/2027-01-01")]).is_err());
+
+    run("rm", &["-r".as_ref(), &top.join("tree"), &top.join("restored")]).unwrap();
+    assert_eq!(fs::read_dir(top).unwrap().count(), 0);
+    assert_eq!(fs::read(then.join("letters/one")).unwrap(), content(300_000, 1));
+    mounted.unmount(std::time::Duration::from_secs(10)).unwrap();
+    mounted.wait().unwrap();
 }

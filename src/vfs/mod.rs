@@ -71,7 +71,7 @@ pub struct ArchiveVfs {
     handles: Handles,
     /// None in a view among many, which shall cost little.
     missing: Option<MissingNames>,
-    /// None in a view of a time: there a node has one content for ever.
+    /// As above: there a node has one content for ever.
     pages: Option<CachedPages>,
     space: Space,
     /// The catalog's generation when the caches were last cleared.
@@ -88,8 +88,7 @@ impl ArchiveVfs {
         health: Arc<dyn HealthSource>,
         limits: VfsLimits,
     ) -> CatalogResult<Self> {
-        let pages = Some(CachedPages::new());
-        Ok(Self { pages, ..Self::showing(archive, catalog, health, limits, None)? })
+        Self::showing(archive, catalog, health, limits, None)
     }
 
     /// The view of an open archive as it was at a time, as far as the catalog
@@ -113,11 +112,9 @@ impl ArchiveVfs {
     ) -> CatalogResult<Self> {
         let generation = catalog.generation()?;
         let reader = Arc::new(Reader::new(limits.cache, limits.read_ahead));
-        let missing = Some(MissingNames::new());
-        Ok(Self {
-            missing,
-            ..Self::assembled(Parts { archive, catalog, health, reader, load: Arc::default() }, at, generation)
-        })
+        let parts = Parts { archive, catalog, health, reader, load: Arc::default() };
+        let (missing, pages) = (Some(MissingNames::new()), Some(CachedPages::new()));
+        Ok(Self { missing, pages, ..Self::assembled(parts, at, generation) })
     }
 
     /// A view without caches of its own.
@@ -163,7 +160,7 @@ impl ArchiveVfs {
             // In a view of a time too: a change of just before it may be written only now.
             missing.clear();
         }
-        Ok(changed && !self.names.is_past())
+        Ok(changed && self.names.at().is_none())
     }
 
     fn inode(&self, node: Node) -> VfsResult<Inode> {

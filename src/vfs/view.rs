@@ -18,9 +18,9 @@ impl Names {
         Self { catalog, at }
     }
 
-    /// Whether it shows a time, which has passed and changes no more.
-    pub(super) fn is_past(&self) -> bool {
-        self.at.is_some()
+    /// The time that it shows; `None`: the present.
+    pub(super) fn at(&self) -> Option<Timestamp> {
+        self.at
     }
 
     pub(super) fn lookup(&self, parent: Node, name: &[u8]) -> CatalogResult<Option<Inode>> {
@@ -58,7 +58,7 @@ impl Names {
 
     /// A path of the node, for messages: the one that it has now.
     pub(super) fn path(&self, node: Node) -> String {
-        let past = if self.is_past() { ", as it was" } else { "" };
+        let past = if self.at.is_some() { ", as it was" } else { "" };
         match self.catalog.paths_of(node) {
             Ok(paths) if !paths.is_empty() => format!("{}{past}", paths[0]),
             _ => format!("inode {}{past}", node.number()),

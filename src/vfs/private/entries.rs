@@ -22,6 +22,14 @@ impl<V: Vfs> WithPrivate<V> {
         self.views.get(id).ok_or_else(|| error::not_found(node))
     }
 
+    /// Looks at the newest state of the catalog; at what there is when nothing
+    /// can be written.
+    fn try_to_settle(&self) {
+        if let Err(error) = (self.settle)() {
+            tracing::warn!(%error, "{NAME} may show less than there is");
+        }
+    }
+
     pub(super) fn private_lookup(&self, parent: Place, name: &[u8]) -> VfsResult<Attributes> {
         match parent {
             Place::Directory => {
@@ -29,15 +37,18 @@ impl<V: Vfs> WithPrivate<V> {
                 self.private_attributes(found.ok_or_else(error::no_name)?.1)
             }
             Place::Snapshots => {
-                if self.views.known(name).is_none() {
-                    // What was changed up to that time must be in the catalog.
-                    (self.settle)()?;
-                }
+                let known = self.views.known(name).is_some();
                 let (id, vfs) = self.views.open(name)?;
+                let recent = self.views.is_recent(&vfs);
+                // What was changed up to that time must be in the catalog.
+                let settled = if known && !recent { Ok(()) } else { (self.settle)() };
+                if recent {
+                    settled?;
+                }
                 shown_in(id, vfs.attributes(Node::ROOT)?)
             }
             Place::Damaged => {
-                (self.settle)()?;
+                self.try_to_settle();
                 self.private_attributes(Place::Link(self.damaged.lookup(name)?))
             }
             Place::View(id, within) => shown_in(id, self.view(parent.node()?, id)?.lookup(within, name)?),
@@ -98,7 +109,7 @@ impl<V: Vfs> WithPrivate<V> {
                 Ok(())
             }
             Place::Snapshots => {
-                (self.settle)()?;
+                self.try_to_settle();
                 for name in self.views.listed()?.iter().filter(|name| is_listed(name.as_bytes())) {
                     let (id, vfs) = self.views.open(name.as_bytes())?;
                     let attributes = shown_in(id, vfs.attributes(Node::ROOT)?)?;
@@ -110,7 +121,7 @@ impl<V: Vfs> WithPrivate<V> {
             }
             Place::Damaged => {
                 if after.is_none() {
-                    (self.settle)()?;
+                    self.try_to_settle();
                 }
                 self.damaged.list(after, &mut |name, file| match self.private_attributes(Place::Link(file)) {
                     Ok(attributes) => Ok(visit(DirectoryEntry { name, attributes })),

@@ -245,7 +245,7 @@ impl<V: Vfs> Vfs for WithPrivate<V> {
             Place::View(id, within) => {
                 let vfs = self.view(node, id)?;
                 let opened = vfs.open(within, how)?;
-                Ok(OpenedFile { cache: self.views.cache_policy(), ..self.keep(Open::View(vfs, opened.handle)) })
+                Ok(OpenedFile { cache: self.views.cache_policy(&vfs), ..self.keep(Open::View(vfs, opened.handle)) })
             }
             Place::Link(_) => Err(error::invalid("only regular files have content")),
             _ => Err(VfsError::new(ErrorClass::IsDirectory, "a directory has no content")),

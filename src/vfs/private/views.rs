@@ -16,6 +16,8 @@ const VIEWS: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 const LISTED: usize = 1000;
 /// Seconds.
 const HOUR: i64 = 3600;
+/// Seconds after which a change is certainly written.
+const RECENT: i64 = 60;
 
 /// The views that were asked for, by name and by number.
 #[derive(Debug)]
@@ -90,9 +92,18 @@ impl Views {
     }
 
     /// How the kernel caches a file of a view. Its content is for ever the
-    /// same, but a number can mean another view after a million of them.
-    pub(super) fn cache_policy(&self) -> CachePolicy {
-        if lock(&self.state).reused { CachePolicy::Refresh } else { CachePolicy::Keep }
+    /// same, once everything of that time is written; but a number can mean
+    /// another view after a million of them.
+    pub(super) fn cache_policy(&self, vfs: &ArchiveVfs) -> CachePolicy {
+        let reused = lock(&self.state).reused;
+        if reused || self.is_recent(vfs) { CachePolicy::Refresh } else { CachePolicy::Keep }
+    }
+
+    /// Whether changes up to a view's time may wait to be written, here or in
+    /// another process.
+    pub(super) fn is_recent(&self, vfs: &ArchiveVfs) -> bool {
+        let now = self.parts.archive.clock().now().seconds;
+        vfs.names.at().is_none_or(|at| now.saturating_sub(at.seconds) < RECENT)
     }
 
     fn can_show(&self, at: Timestamp) -> bool {
