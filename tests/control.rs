@@ -536,7 +536,7 @@ fn the_program_finds_the_daemon() {
     fs::write(archive.join(".blockframe/tmp/spool-left"), "x").unwrap();
     let removed = place.ok(["gc"]);
     assert!(removed.contains("spool-left") && removed.contains("Removed 1 leftover"), "{removed}");
-    assert_eq!(daemon.take(), ["begin Collect", "flush", "end"]);
+    assert_eq!(daemon.take(), ["flush", "begin Collect", "flush", "end"]);
 
     place.ok(["sync", "tree/a"]);
     let removed = place.ok(["--json", "rm", "-r", "tree/deep"]);
