@@ -247,7 +247,7 @@ fn lengths() -> impl Strategy<Value = usize> {
 #[test]
 fn a_rewritten_object_is_the_one_that_would_have_been_written_whole() {
     let shared = AtomicU64::new(0);
-    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(120));
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(80));
     let outcome = runner.run(&(lengths(), edits(), any::<u64>()), |(len, edits, seed)| {
         let fixture = Fixture::new(descriptor());
         let bytes = content(len, seed);
@@ -275,7 +275,7 @@ fn a_rewritten_object_is_the_one_that_would_have_been_written_whole() {
     if let Err(error) = outcome {
         panic!("{error}");
     }
-    assert!(shared.into_inner() > 1000, "nothing was shared");
+    assert!(shared.into_inner() > 500, "nothing was shared");
 }
 
 #[test]
@@ -510,31 +510,36 @@ impl ContentSource for OverBase<'_> {
 
 #[test]
 fn four_kilobytes_changed_in_128_segments_cost_a_few_segments() {
-    let segment = 131_072;
-    let mut descriptor = tiny_descriptor();
-    let rule = &mut descriptor.tiers[2];
-    (rule.segment_size, rule.min_segment_size, rule.k, rule.m, rule.below) = (segment, segment, 30, 3, None);
-    assert_eq!(rule.layout, TierLayout::Blocks);
-    descriptor.tiers = vec![*rule];
-    let fixture = Fixture::new(descriptor);
-    let len = 128 * segment;
-    let bytes = content(len as usize, 5);
-    let base = reference(&fixture.put("x", &bytes));
-    let (archive, store) = faulty(&fixture);
-    let object = archive.object(&base).unwrap();
-    let changed = ContentRange::between(50 * segment + 40_000, 50 * segment + 44_096);
-    let source = OverBase { base: &object, len, changed, fill: 9, own_bytes: AtomicU64::new(0) };
-    store.reset_counters();
-    let written = rewrite(&archive, &object, &source, &[changed]).unwrap();
-    let counted = store.counters();
-    let read = counted.bytes_read() + source.own_bytes.load(Ordering::Relaxed);
     // The segment and its block's parity; leaf hashes and two manifests besides.
-    assert!(read < 6 * segment, "{read} bytes read");
-    assert!(counted.bytes_written() < 5 * segment, "{} bytes written", counted.bytes_written());
-    let mut expected = bytes;
-    expected[changed.start() as usize..changed.end() as usize].fill(9);
-    assert_eq!(written.manifest.key.hash, Digest::of(&expected));
-    assert_eq!(health(&archive, &reference(&written)), Verdict::Healthy);
+    // With an outer code, as much again for each outer block, which shares its group with others.
+    let outer = Some(OuterCode { k: 4, m: 1 });
+    for (tier, outer, most_read, most_written) in [(3, None, 6, 5), (4, outer, 10, 9)] {
+        let segment = 131_072;
+        let mut descriptor = tiny_descriptor();
+        let mut rule = descriptor.tiers[tier - 1];
+        assert_eq!(rule.layout, TierLayout::Blocks);
+        (rule.segment_size, rule.min_segment_size, rule.k, rule.m) = (segment, segment, 30, 3);
+        (rule.below, rule.outer) = (None, outer);
+        descriptor.tiers = vec![rule];
+        let fixture = Fixture::new(descriptor);
+        let len = 128 * segment;
+        let bytes = content(len as usize, 5);
+        let base = reference(&fixture.put("x", &bytes));
+        let (archive, store) = faulty(&fixture);
+        let object = archive.object(&base).unwrap();
+        let changed = ContentRange::between(50 * segment + 40_000, 50 * segment + 44_096);
+        let source = OverBase { base: &object, len, changed, fill: 9, own_bytes: AtomicU64::new(0) };
+        store.reset_counters();
+        let written = rewrite(&archive, &object, &source, &[changed]).unwrap();
+        let counted = store.counters();
+        let read = counted.bytes_read() + source.own_bytes.load(Ordering::Relaxed);
+        assert!(read < most_read * segment, "tier {tier}: {read} bytes read");
+        assert!(counted.bytes_written() < most_written * segment, "tier {tier}: {} bytes", counted.bytes_written());
+        let mut expected = bytes;
+        expected[changed.start() as usize..changed.end() as usize].fill(9);
+        assert_eq!(written.manifest.key.hash, Digest::of(&expected));
+        assert_eq!(health(&archive, &reference(&written)), Verdict::Healthy);
+    }
 }
 
 #[test]

@@ -280,25 +280,41 @@ impl<'a> Change<'a> {
     }
 
     /// Removes a name, what lies below it, and every node that has no name left.
-    fn remove_name(&mut self, parent: i64, name: &[u8], node: &Inode) -> CatalogResult<()> {
+    /// Returns how many names that were.
+    fn remove_name(&mut self, parent: i64, name: &[u8], node: &Inode) -> CatalogResult<u64> {
+        let mut removed = 1;
         if node.is_directory() {
             self.directories.clear();
-            self.remove_below(number(node))?;
+            removed += self.remove_below(number(node))?;
         }
         self.emit(&Record::DirentRemoved { parent: parent as u64, name: name.to_vec() })?;
         let left = self.database.named_node(number(node))?;
         if left.is_directory() || left.links == 0 {
             self.emit(&Record::InodeRemoved(node.node.number()))?;
         }
-        Ok(())
+        Ok(removed)
     }
 
-    fn remove_below(&mut self, directory: i64) -> CatalogResult<()> {
+    fn remove_below(&mut self, directory: i64) -> CatalogResult<u64> {
+        let mut removed = 0;
         // Depth is bounded by the longest path.
         while let Some((name, node)) = self.database.page(directory, &[], 1)?.pop() {
-            self.remove_name(directory, &name, &node)?;
+            removed += self.remove_name(directory, &name, &node)?;
         }
-        Ok(())
+        Ok(removed)
+    }
+
+    /// Removes what stands at a path; with `recursive`, a directory with all
+    /// that is below it. Returns how many names that were.
+    pub(super) fn remove_path(&mut self, path: &EntryPath, recursive: bool) -> CatalogResult<u64> {
+        let missing = || CatalogError::NotFound { path: path.clone() };
+        let above = path.parent().ok_or(CatalogError::RootRemoved)?;
+        let parent = self.database.resolve(&above)?.ok_or_else(missing)?;
+        let node = self.standing(parent, path.name())?.node.ok_or_else(missing)?;
+        if node.is_directory() && !recursive {
+            return Err(CatalogError::IsDirectory { path: path.clone() });
+        }
+        self.remove_name(parent, path.name(), &node)
     }
 
     /// The inode number of the directory `above`, which `path` needs; made

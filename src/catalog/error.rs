@@ -40,6 +40,21 @@ pub enum CatalogError {
         /// Where it should lead.
         target: EntryPath,
     },
+    /// A path that the archive does not have.
+    #[error("{path} is not in the archive; `blockframe ls` shows what is")]
+    NotFound {
+        /// The path.
+        path: EntryPath,
+    },
+    /// A directory that shall go, and not what is below it.
+    #[error("{path} is a directory; `-r` removes it with all that is below it")]
+    IsDirectory {
+        /// The path.
+        path: EntryPath,
+    },
+    /// The root directory shall go.
+    #[error("the root directory cannot be removed; name what lies in it")]
+    RootRemoved,
     /// An object that shall be forgotten holds contents of files.
     #[error("object {object} is not removed: files need it")]
     ObjectNeeded {
@@ -104,6 +119,9 @@ impl CatalogError {
             Self::ParentNotDirectory { .. } => ErrorClass::NotDirectory,
             Self::ContentMissing { .. } => ErrorClass::Internal,
             Self::LinkTargetMissing { .. } => ErrorClass::NotFound,
+            Self::NotFound { .. } => ErrorClass::NotFound,
+            Self::IsDirectory { .. } => ErrorClass::IsDirectory,
+            Self::RootRemoved => ErrorClass::Invalid,
             Self::ObjectNeeded { .. } => ErrorClass::Busy,
             Self::Interrupted => ErrorClass::Latched,
             Self::Daemon { class, .. } => *class,

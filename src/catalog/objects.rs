@@ -4,7 +4,7 @@
 use super::apply::Applier;
 use super::database::Database;
 use super::rebuild::RebuildReport;
-use super::{Catalog, CatalogError, CatalogResult};
+use super::{Catalog, CatalogError, CatalogResult, ObjectRecord};
 use crate::archive::{Archive, ArchiveResult, ObjectRef};
 use crate::base::{ContentRange, ObjectName};
 use crate::format::bundle::{BundleTable, TAIL_LEN};
@@ -84,6 +84,11 @@ impl ObjectSurvey {
 }
 
 impl Catalog {
+    /// The object of this name.
+    pub fn object(&self, name: &ObjectName) -> CatalogResult<Option<ObjectRecord>> {
+        self.read(|database| Ok(database.object(name)?.map(|(_, facts)| facts.into())))
+    }
+
     /// Whether a bundle's table tells of a name that stands in the namespace.
     /// Such a bundle is worth keeping when no content of it is needed any
     /// more: it is what a rebuild without the journal would know the name from.

@@ -21,6 +21,9 @@ pub(super) type Member = (ContentHash, u64, u64, Option<u64>);
 /// Directory, name, inode number, since when.
 pub(super) type DirentRow = (i64, Vec<u8>, i64, i64);
 
+/// Inode number, since when, the node.
+pub(super) type NodeRow = (i64, i64, (NodeMeta, NodeBody));
+
 /// All of a node's row.
 #[derive(Debug)]
 pub(super) struct LiveNode {
@@ -341,7 +344,7 @@ impl Database {
     }
 
     /// At most `limit` nodes by number, after `after`, and since when they are so.
-    pub(super) fn node_page(&self, after: i64, limit: usize) -> CatalogResult<Vec<(i64, i64, (NodeMeta, NodeBody))>> {
+    pub(super) fn node_page(&self, after: i64, limit: usize) -> CatalogResult<Vec<NodeRow>> {
         let rows: Vec<(i64, i64, Vec<u8>)> = self.run(|connection| {
             connection
                 .prepare_cached("SELECT ino, since, body FROM inode WHERE ino > ?1 ORDER BY ino LIMIT ?2")?

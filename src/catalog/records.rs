@@ -2,7 +2,7 @@
 
 use crate::archive::ObjectRef;
 use crate::base::{ContentHash, Timestamp};
-use crate::format::{BlockKey, NodeBody, NodeMeta, ObjectKind};
+use crate::format::{BlockKey, Manifest, NodeBody, NodeMeta, ObjectKind};
 use blockframe_api::{Attributes, Node, NodeKind};
 
 /// A node of the namespace.
@@ -90,6 +90,21 @@ pub struct NewObject {
     pub record: ObjectRecord,
     /// Contents: for a file one member at offset 0, for a bundle its files.
     pub members: Vec<NewMember>,
+}
+
+impl NewObject {
+    /// The record of a written object.
+    pub fn new(manifest: &Manifest, members: Vec<NewMember>) -> Self {
+        let geometry = manifest.geometry();
+        let record = ObjectRecord {
+            reference: ObjectRef { name: manifest.name.clone(), root: manifest.root() },
+            kind: manifest.kind,
+            key: manifest.key,
+            tier: geometry.tier(),
+            stored_len: geometry.stored_len(),
+        };
+        Self { record, members }
+    }
 }
 
 /// One content within an object.

@@ -21,6 +21,7 @@ use crate::base::{ContentHash, Timestamp};
 use crate::format::journal::{FileKind, Record};
 use crate::format::{Entry, EntryPath};
 use crate::store::StoreErrorKind;
+use blockframe_api::Node;
 use std::cell::Cell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -80,9 +81,10 @@ impl CatalogWriter {
         self.state().head.chain.sequence
     }
 
-    /// The inode number that the next new node gets.
-    pub fn next_inode(&self) -> CatalogResult<u64> {
-        Ok(self.state().database.counters()?.next_inode as u64)
+    /// The least inode number that was never used.
+    pub fn next_node(&self) -> CatalogResult<Node> {
+        let counters = self.asking()?.database.counters()?;
+        Ok(Node::new(counters.next_inode as u64))
     }
 
     /// The node at a path, as [`Catalog::resolve`](super::Catalog::resolve) tells it.
@@ -142,6 +144,14 @@ impl CatalogWriter {
             }
             Ok(change.summary())
         })
+    }
+
+    /// Removes what stands at a path, with `recursive` a directory with all
+    /// below it, as one atomic, durable change; returns how many names.
+    ///
+    /// Errors: `NotFound`, `IsDirectory`, `RootRemoved`.
+    pub fn remove_path(&self, path: &EntryPath, recursive: bool) -> CatalogResult<u64> {
+        self.change(|change| change.remove_path(path, recursive))
     }
 
     /// Forgets an object that no name needs (for `gc`), nor the history that

@@ -3,7 +3,7 @@
 use super::{
     Catalog, CatalogResult, CatalogWriter, CommitSummary, ContentPlace, Inode, NewObject, ObjectRecord, SourceSignature,
 };
-use crate::base::ContentHash;
+use crate::base::{ContentHash, Timestamp};
 use crate::format::{Entry, EntryPath};
 
 /// What a commit and a garbage collection need of the catalog's writer. While
@@ -36,6 +36,9 @@ pub trait CatalogWrites: Send + Sync {
 
     /// As [`CatalogWriter::unreferenced_objects`].
     fn unreferenced_objects(&self) -> CatalogResult<Vec<ObjectRecord>>;
+
+    /// As [`CatalogWriter::remove_history`]; returns how many states of names and nodes.
+    fn remove_history(&self, before: Timestamp) -> CatalogResult<u64>;
 
     /// As [`CatalogWriter::finish`].
     fn finish(self: Box<Self>) -> CatalogResult<()>;
@@ -76,6 +79,11 @@ impl CatalogWrites for CatalogWriter {
 
     fn unreferenced_objects(&self) -> CatalogResult<Vec<ObjectRecord>> {
         CatalogWriter::unreferenced_objects(self)
+    }
+
+    fn remove_history(&self, before: Timestamp) -> CatalogResult<u64> {
+        let removed = CatalogWriter::remove_history(self, before)?;
+        Ok(removed.names + removed.states)
     }
 
     fn finish(self: Box<Self>) -> CatalogResult<()> {

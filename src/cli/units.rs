@@ -18,6 +18,128 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         .map_err(|error| format!("\"{text}\" is no length of time such as 30d or 2h ({error})"))
 }
 
+/// A moment as people name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// That one.
+    At(Timestamp),
+    /// This long before now.
+    Ago(Duration),
+}
+
+impl Moment {
+    /// Which moment it is.
+    pub fn when(self, now: Timestamp) -> Timestamp {
+        match self {
+            Moment::At(time) => time,
+            Moment::Ago(ago) => {
+                let borrow = now.nanoseconds < ago.subsec_nanos();
+                let nanoseconds = now.nanoseconds + if borrow { NANOSECONDS } else { 0 } - ago.subsec_nanos();
+                let seconds = i64::try_from(ago.as_secs()).unwrap_or(i64::MAX).saturating_add(i64::from(borrow));
+                Timestamp { seconds: now.seconds.saturating_sub(seconds), nanoseconds }
+            }
+        }
+    }
+}
+
+const NANOSECONDS: u32 = 1_000_000_000;
+
+/// Reads a moment: RFC 3339, `2026-11-20 12:00` or `2026-11-20` (UTC), `2h ago` or `2h`, `yesterday`, `now`.
+pub fn parse_moment(text: &str) -> Result<Moment, String> {
+    let trimmed = text.trim();
+    match trimmed {
+        "now" => return Ok(Moment::Ago(Duration::ZERO)),
+        "yesterday" => return Ok(Moment::Ago(Duration::from_secs(86_400))),
+        _ => {}
+    }
+    if let Some(time) = parse_time(trimmed) {
+        return Ok(Moment::At(time));
+    }
+    let ago = trimmed.strip_suffix("ago").map_or(trimmed, str::trim_end);
+    humantime::parse_duration(ago).map(Moment::Ago).map_err(|_| {
+        format!(
+            "\"{text}\" is no time such as 2026-11-20T12:00:00Z, \"2026-11-20 12:00\" (UTC), \"2h ago\" or yesterday"
+        )
+    })
+}
+
+/// Reads a date with or without a time of day, UTC unless it ends with an offset.
+pub fn parse_time(text: &str) -> Option<Timestamp> {
+    let (date, rest) = text.split_at_checked(10)?;
+    let (year, rest_of_date) = date.split_once('-')?;
+    let (month, day) = rest_of_date.split_once('-')?;
+    let year = if year.len() == 4 { digits(year)? } else { return None };
+    let (month, day) = (two_digits(month)?, two_digits(day)?);
+    let days = day_number(year, month, day)?;
+    // The thirtieth of February becomes a day in March.
+    if civil_date(days) != (year, month, day) {
+        return None;
+    }
+    let Some(time) = rest.strip_prefix(['T', 't', ' ']) else {
+        return rest.is_empty().then_some(Timestamp { seconds: days * 86_400, nanoseconds: 0 });
+    };
+    let (time, offset) = match time.find(['Z', 'z', '+', '-']) {
+        Some(at) => (&time[..at], offset_seconds(&time[at..])?),
+        None => (time, 0),
+    };
+    let (in_day, nanoseconds) = time_of_day(time)?;
+    Some(Timestamp { seconds: days * 86_400 + in_day - offset, nanoseconds })
+}
+
+/// `HH:MM`, `HH:MM:SS` or `HH:MM:SS.FRACTION` as seconds and nanoseconds.
+fn time_of_day(text: &str) -> Option<(i64, u32)> {
+    let (clock, fraction) = text.split_once('.').map_or((text, None), |(clock, fraction)| (clock, Some(fraction)));
+    let parts = clock.split(':').map(two_digits).collect::<Option<Vec<i64>>>()?;
+    let (hour, minute, second) = match parts[..] {
+        [hour, minute] if fraction.is_none() => (hour, minute, 0),
+        [hour, minute, second] => (hour, minute, second),
+        _ => return None,
+    };
+    // A leap second counts as the one before it.
+    if hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    let nanoseconds = match fraction {
+        Some(text) if (1..=9).contains(&text.len()) => digits(text)? as u32 * 10u32.pow(9 - text.len() as u32),
+        Some(_) => return None,
+        None => 0,
+    };
+    Some((hour * 3600 + minute * 60 + second.min(59), nanoseconds))
+}
+
+/// `Z`, or `+HH:MM`.
+fn offset_seconds(text: &str) -> Option<i64> {
+    if text.eq_ignore_ascii_case("z") {
+        return Some(0);
+    }
+    let sign = if text.starts_with('-') { -1 } else { 1 };
+    let (hours, minutes) = text.get(1..)?.split_once(':')?;
+    let (hours, minutes) = (two_digits(hours)?, two_digits(minutes)?);
+    (hours < 24 && minutes < 60).then_some(sign * (hours * 3600 + minutes * 60))
+}
+
+fn two_digits(text: &str) -> Option<i64> {
+    if text.len() == 2 { digits(text) } else { None }
+}
+
+fn digits(text: &str) -> Option<i64> {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
+}
+
+/// A day counted from 1970-01-01; the inverse of [`civil_date`].
+fn day_number(year: i64, month: i64, day: i64) -> Option<i64> {
+    if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let shifted_month = if month > 2 { month - 3 } else { month + 9 };
+    let day_of_year = (153 * shifted_month + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    Some(era * 146_097 + day_of_era - 719_468)
+}
+
 /// Reads a budget: a size, or a length of time.
 pub fn parse_budget(text: &str) -> Result<Budget, String> {
     if let Ok(bytes) = parse_size(text) {
@@ -163,6 +285,70 @@ mod tests {
             assert_eq!(format!("{}Z", time(seconds).replace(' ', "T")), expected);
         }
         let _ = (time(i64::MIN), time(i64::MAX));
+    }
+
+    #[test]
+    fn moments_read_as_people_name_them() {
+        let at = |seconds, nanoseconds| Ok(Moment::At(Timestamp { seconds, nanoseconds }));
+        let ago = |seconds| Ok(Moment::Ago(Duration::from_secs(seconds)));
+        for (text, expected) in [
+            ("2000-02-29T12:34:56Z", at(951_827_696, 0)),
+            ("2000-02-29T12:34:56.000000001Z", at(951_827_696, 1)),
+            ("2000-02-29 12:34:56.5", at(951_827_696, 500_000_000)),
+            ("2000-02-29 12:34", at(951_827_640, 0)),
+            ("2000-02-29t13:34:56+01:00", at(951_827_696, 0)),
+            ("2000-02-28 23:34:56-13:00", at(951_827_696, 0)),
+            ("2000-02-29", at(951_782_400, 0)),
+            (" 1969-12-31 23:59:59 ", at(-1, 0)),
+            ("2h", ago(7200)),
+            ("2h ago", ago(7200)),
+            ("1day 3min ago", ago(86_580)),
+            ("yesterday", ago(86_400)),
+            ("now", ago(0)),
+        ] {
+            assert_eq!(parse_moment(text), expected, "{text}");
+        }
+        for text in [
+            "",
+            "ago",
+            "soon",
+            "2001-02-29",
+            "2026-13-01",
+            "2026-00-01",
+            "2026-11-20 24:00",
+            "2026-11-20 12",
+            "2026-11-20 1:2",
+            "2026-11-20X12:00",
+            "2026-11-20 12:00.5",
+            "2026-11-20 12:00:00.",
+            "2026-11-20 12:00:00.1234567890",
+            "2026-11-20 12:00+1",
+            "2026-1-020",
+            "2026-11-2é",
+            "+026-11-20",
+            "2026-11-20 12:00:00:00",
+        ] {
+            assert!(parse_moment(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn shown_times_read_back() {
+        for seconds in [0, -1, 86_399, 951_827_696, 4_107_542_400, -62_000_000_000, 253_402_300_799] {
+            for nanoseconds in [0, 1, 999_999_999] {
+                let time = Timestamp { seconds, nanoseconds };
+                assert_eq!(parse_time(&rfc3339(time)), Some(time));
+            }
+        }
+    }
+
+    #[test]
+    fn a_moment_ago_counts_nanoseconds() {
+        let now = Timestamp { seconds: 100, nanoseconds: 5 };
+        let ago = |duration| Moment::Ago(duration).when(now);
+        assert_eq!(ago(Duration::new(1, 6)), Timestamp { seconds: 98, nanoseconds: 999_999_999 });
+        assert_eq!(ago(Duration::new(1, 5)), Timestamp { seconds: 99, nanoseconds: 0 });
+        assert_eq!(ago(Duration::MAX).seconds, 100 - i64::MAX);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The catalog's writer as another process than the daemon has it.
 
 use super::{ControlClient, ControlResult, Purpose};
-use crate::base::ContentHash;
+use crate::base::{ContentHash, Timestamp};
 use crate::catalog::{
     Catalog, CatalogResult, CatalogWrites, CommitSummary, ContentPlace, Inode, NewObject, ObjectRecord, SourceSignature,
 };
@@ -102,6 +102,15 @@ impl CatalogWrites for RemoteWrites {
 
     fn unreferenced_objects(&self) -> CatalogResult<Vec<ObjectRecord>> {
         self.asking()?.unreferenced_objects()
+    }
+
+    fn remove_history(&self, before: Timestamp) -> CatalogResult<u64> {
+        // The next question is one to the catalog itself: how much is left.
+        self.change(|client| {
+            let removed = client.remove_history(before)?;
+            client.flush()?;
+            Ok(removed)
+        })
     }
 
     fn finish(self: Box<Self>) -> CatalogResult<()> {

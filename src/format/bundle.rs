@@ -133,6 +133,15 @@ impl BundleBuilder {
     }
 }
 
+/// What people see of a bundle: the directory of its first entry, or its name at the top.
+pub fn readable_name(first: &Entry) -> Vec<u8> {
+    let path = first.path();
+    match path.parent() {
+        Some(parent) if !parent.is_root() => parent.name().to_vec(),
+        _ => path.name().to_vec(),
+    }
+}
+
 fn pad(bytes: &mut Vec<u8>) {
     bytes.resize(bytes.len().next_multiple_of(tar_header::BLOCK as usize), 0);
 }

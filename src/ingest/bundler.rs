@@ -4,10 +4,10 @@
 use super::commit::Progress;
 use super::report::FileReport;
 use super::{IngestError, IngestResult};
-use crate::archive::{Archive, ArchiveResult, ObjectPlan, ObjectRef, WriteControl, WrittenObject};
+use crate::archive::{Archive, ArchiveResult, ObjectPlan, WriteControl, WrittenObject};
 use crate::base::ContentHash;
-use crate::catalog::{CatalogWrites, NewMember, NewObject, ObjectRecord, SourceSignature};
-use crate::format::{BundleBuilder, BundleTable, Entry, Manifest, ObjectKind};
+use crate::catalog::{CatalogWrites, NewMember, NewObject, SourceSignature};
+use crate::format::{BundleBuilder, BundleTable, Entry, ObjectKind, bundle};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -103,7 +103,7 @@ impl<'a> Bundler<'a> {
         let Some(first) = open.first else { return Ok(()) };
         self.closed_one = true;
         let plan = ObjectPlan {
-            readable: bundle_name(&first),
+            readable: bundle::readable_name(&first),
             kind: ObjectKind::Bundle,
             sequence: self.writer.sequence()?,
             entry: None,
@@ -136,7 +136,7 @@ impl<'a> Bundler<'a> {
 
     fn record(&self, written: &WrittenObject, contents: Contents) -> IngestResult<()> {
         let tier = written.manifest.geometry().tier();
-        self.writer.add_object(&new_object(&written.manifest, contents.members))?;
+        self.writer.add_object(&NewObject::new(&written.manifest, contents.members))?;
         self.progress.object(written);
         for mut report in contents.reports {
             report.tier.get_or_insert(tier);
@@ -155,12 +155,12 @@ impl<'a> Bundler<'a> {
             return self.settle();
         }
         let OpenBundle { builder, first, mut contents } = std::mem::take(&mut self.open);
-        let bundle = builder.finish();
-        let member = BundleTable::of_content(&bundle)?.rows.first().and_then(|row| row.member);
+        let content = builder.finish();
+        let member = BundleTable::of_content(&content)?.rows.first().and_then(|row| row.member);
         let (Some(entry), Some(range)) = (first, member) else {
             return Err(IngestError::Internal("a bundle's only member is missing"));
         };
-        let data = &bundle[range.start() as usize..range.end() as usize];
+        let data = &content[range.start() as usize..range.end() as usize];
         let plan = ObjectPlan {
             readable: entry.path().name().to_vec(),
             kind: ObjectKind::File,
@@ -182,28 +182,5 @@ impl Drop for Bundler<'_> {
         if let Err(error) = self.settle() {
             tracing::debug!(%error, "the last bundle of a failed commit was not recorded");
         }
-    }
-}
-
-/// What people see of a bundle: the directory of its first entry, or its name at the top.
-fn bundle_name(first: &Entry) -> Vec<u8> {
-    let path = first.path();
-    match path.parent() {
-        Some(parent) if !parent.is_root() => parent.name().to_vec(),
-        _ => path.name().to_vec(),
-    }
-}
-
-/// The record of a written object.
-pub(super) fn new_object(manifest: &Manifest, members: Vec<NewMember>) -> NewObject {
-    NewObject {
-        record: ObjectRecord {
-            reference: ObjectRef { name: manifest.name.clone(), root: manifest.root() },
-            kind: manifest.kind,
-            key: manifest.key,
-            tier: manifest.geometry().tier(),
-            stored_len: manifest.geometry().stored_len(),
-        },
-        members,
     }
 }

@@ -3,7 +3,7 @@
 //! ends a commit early, nothing of it is visible, and the next one skips what
 //! is stored already.
 
-use super::bundler::{Bundler, new_object};
+use super::bundler::Bundler;
 use super::report::{CommitReport, FileReport, Outcome, Reporter};
 use super::source::{FileSource, body_of, changed, may_be_sparse, meta_of, modified, signature};
 use super::spool::{EntrySpool, Spool};
@@ -11,7 +11,7 @@ use super::walk::{CommitItem, CommitSource, Excluded, Found, Walk, check_distinc
 use super::{IngestError, IngestResult, Problem};
 use crate::archive::{Archive, ArchiveError, ContentSource, Depth, ObjectPlan, Verdict, WriteControl, WrittenObject};
 use crate::base::{ContentHash, Digest, ObjectName};
-use crate::catalog::{CatalogWrites, ContentPlace, Inode, NewMember, SourceSignature};
+use crate::catalog::{CatalogWrites, ContentPlace, Inode, NewMember, NewObject, SourceSignature};
 use crate::format::{BundleBuilder, Entry, EntryPath, FileContent, NodeBody, NodeMeta, ObjectKind};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -466,7 +466,7 @@ impl Commit<'_> {
         let manifest = &written.manifest;
         let hash = manifest.key.hash;
         let member = NewMember { hash, offset: 0, size: content.size, source: signature };
-        self.writer.add_object(&new_object(manifest, vec![member]))?;
+        self.writer.add_object(&NewObject::new(manifest, vec![member]))?;
         self.progress.object(&written);
 
         let content = FileContent { hash, ..content };

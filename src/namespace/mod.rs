@@ -25,7 +25,7 @@ use draft::Emptiness;
 use flusher::Flusher;
 use state::State;
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 /// The outcome of an operation on the namespace.
 pub type NamespaceResult<T> = Result<T, NamespaceError>;
@@ -37,6 +37,25 @@ const MAX_QUEUE: usize = 32 * 1024;
 pub struct Namespace {
     shared: Arc<Shared>,
     flusher: Flusher,
+}
+
+/// While this is held, nobody has the catalog alone: an object that is known
+/// stays known. Not to be held over anything long.
+pub struct Steady<'n> {
+    namespace: &'n Namespace,
+    _gate: RwLockReadGuard<'n, ()>,
+}
+
+impl Steady<'_> {
+    /// The writer, for questions.
+    pub fn writer(&self) -> &CatalogWriter {
+        &self.namespace.shared.writer
+    }
+
+    /// As [`Namespace::change`].
+    pub fn change<T>(&self, body: impl Fn(&mut Draft<'_>) -> Result<T, Stop>) -> NamespaceResult<T> {
+        self.namespace.run(body)
+    }
 }
 
 pub(super) struct Shared {
@@ -73,7 +92,7 @@ impl Namespace {
         publications: Arc<dyn Publications>,
     ) -> NamespaceResult<Self> {
         let writer = catalog.writer()?;
-        let state = Mutex::new(State::new(writer.next_inode()?));
+        let state = Mutex::new(State::new(writer.next_node()?.number()));
         let shared = Arc::new(Shared { catalog, writer, clock, state, written: Condvar::new(), gate: RwLock::new(()) });
         let flusher = Flusher::start(&shared, publications)?;
         Ok(Self { shared, flusher })
@@ -112,9 +131,9 @@ impl Namespace {
                         {
                             return Err(NamespaceError::Failed { why: why.clone() });
                         }
-                        let first = state.queue.records.is_empty() && !edits.records.is_empty();
+                        let first = state.queue.is_empty();
                         state.accept(now, edits);
-                        if first || state.queue.records.len() >= flusher::GROUP {
+                        if (first && !state.queue.is_empty()) || state.queue.records.len() >= flusher::GROUP {
                             self.flusher.wake();
                         }
                         return Ok(outcome);
@@ -128,6 +147,13 @@ impl Namespace {
                 key => self.fetch(&key)?,
             }
         }
+    }
+
+    /// Keeps [`Self::alone`] out, for a change that rests on what the
+    /// catalog's writer says.
+    pub fn steady(&self) -> NamespaceResult<Steady<'_>> {
+        self.throttle()?;
+        Ok(Steady { namespace: self, _gate: self.shared.gate.read().unwrap_or_else(PoisonError::into_inner) })
     }
 
     /// Waits while too much waits to be written.
@@ -273,7 +299,7 @@ impl Namespace {
         let _alone = self.shared.gate.write().unwrap_or_else(PoisonError::into_inner);
         self.flush()?;
         let outcome = work(&self.shared.writer);
-        let next_inode = self.shared.writer.next_inode()?;
+        let next_inode = self.shared.writer.next_node()?.number();
         self.shared.lock().forget_clean(next_inode);
         Ok(outcome?)
     }

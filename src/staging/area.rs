@@ -13,6 +13,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::collections::{HashSet, VecDeque};
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -26,6 +27,10 @@ const POOL_OPEN: usize = 256;
 const OPEN_FILES: u64 = 4096;
 /// Descriptors looked at to find one to close.
 const CLOSE_TRIES: usize = 64;
+/// From this many files on one sync of the whole filesystem is sooner done.
+const SYNC_TOGETHER: usize = 16;
+/// A recovered file may keep this many bytes of the disk that it does not use.
+const UNUSED_KEPT: u64 = 1 << 20;
 /// Longest map that is read, bytes: what the longest allowed one can take.
 const MAX_MAP: u64 = 512 << 20;
 
@@ -143,6 +148,9 @@ impl StagingArea {
             let failed = |source| StagingError::file("open", id, source);
             let file = (self.wrap)(Arc::new(self.names.open_file(Name::Staged(id), false).map_err(failed)?));
             let state = recovered_state(content, &*file)?;
+            if let Err(error) = give_back_unused(&state, &*file) {
+                tracing::debug!(%error, %id, "the disk does not take room back");
+            }
             // Its name was durable before the journal named it.
             Ok(self.opened(Inner::new(self.clone(), id, state, Some(file), 0)))
         };
@@ -183,6 +191,29 @@ impl StagingArea {
     /// Errors: `NoRoom` when `wait` says that none will come.
     pub fn admit(&self, bytes: u64, wait: &dyn Admission) -> StagingResult<()> {
         self.quota.admit(bytes, &|| self.names.free_bytes(), wait)
+    }
+
+    /// As [`StagedFile::sync`] of each of `files`, but sooner: many are synced
+    /// with their whole filesystem at once. Returns those that failed.
+    pub fn sync_all(&self, files: &[StagedFile]) -> Vec<(StagedFile, StagingError)> {
+        let mut dirty: Vec<&StagedFile> = files.iter().filter(|file| file.is_dirty()).collect();
+        // Locked in one order by everybody, and each once.
+        dirty.sort_unstable_by_key(|file| file.id());
+        dirty.dedup_by_key(|file| file.id());
+        if dirty.len() >= SYNC_TOGETHER {
+            let together: Vec<_> = dirty.iter().filter_map(|file| file.begin_sync()).collect();
+            // An error may be of any file on that disk: each tells then for itself.
+            let synced = self.names.sync_filesystem();
+            together.into_iter().for_each(|sync| sync.end(synced.is_ok()));
+        } else {
+            for file in dirty {
+                // For speed alone: the sync tells of every error.
+                let _ =
+                    file.raw().and_then(|raw| raw.start_writeback(0, 0).map_err(|error| file.failed("sync", error)));
+            }
+        }
+        let sync = |file: &StagedFile| file.sync().err().map(|error| (file.clone(), error));
+        files.iter().filter_map(sync).collect()
     }
 
     /// Makes the names of all files so far durable; [`StagedFile::sync`] does
@@ -307,6 +338,16 @@ impl StagingArea {
             file.close_if_idle();
         }
     }
+}
+
+/// Frees what was written after the state that was recovered.
+fn give_back_unused(state: &State, file: &dyn RawFile) -> io::Result<()> {
+    let rooms = state.rooms();
+    if file.metadata()?.blocks().saturating_mul(512) <= rooms.used() + UNUSED_KEPT {
+        return Ok(());
+    }
+    file.set_len(rooms.end())?;
+    rooms.free().try_for_each(|(start, len)| file.punch(start, len))
 }
 
 /// Checks all that the journal says against the file.

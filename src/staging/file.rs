@@ -2,7 +2,7 @@
 
 use super::map::{Part, Piece};
 use super::raw::RawFile;
-use super::read::{read_staged, seek, slice, split_gap};
+use super::read::{BaseReader, read_staged, seek, slice, split_gap};
 use super::state::{Generation, Planned, PublishedState, State};
 use super::{FrozenContent, StagingArea, StagingError, StagingResult};
 use crate::base::{ContentRange, Digest};
@@ -10,7 +10,7 @@ use crate::format::staged::{MAX_INLINE_EXTENTS, MAX_STAGED_EXTENTS, encode_exten
 use crate::format::{StagedContent, StagedExtent, StagedMap, StagingId};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Longest file: what `off_t` can tell.
 const MAX_SIZE: u64 = i64::MAX as u64;
@@ -168,7 +168,7 @@ impl StagedFile {
         &self,
         offset: u64,
         buffer: &mut [u8],
-        base: &mut dyn FnMut(ContentRange, &mut [u8]) -> Result<(), E>,
+        base: &mut BaseReader<'_, E>,
     ) -> Result<usize, E> {
         let state = self.state();
         if state.passthrough {
@@ -182,7 +182,7 @@ impl StagedFile {
             state.pieces.over(range),
             state.base_len,
             (offset, &mut *buffer),
-            &mut |place, bytes: &mut [u8]| self.read_place(place, bytes),
+            |place, bytes: &mut [u8]| self.read_place(place, bytes),
         )?;
         drop(state);
         for range in of_base {
@@ -356,6 +356,16 @@ impl StagedFile {
         })
     }
 
+    /// Holds all other syncs of the file back while its filesystem is synced as
+    /// a whole. `None` when it need not be, or failed before.
+    pub(super) fn begin_sync(&self) -> Option<HeldSync<'_>> {
+        let one = self.0.sync.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check_latch().ok().filter(|()| self.is_dirty())?;
+        let raw = self.raw().ok()?;
+        self.0.dirty.store(self.0.in_place.load(Ordering::Acquire), Ordering::Release);
+        Some(HeldSync { file: self, _raw: raw, _one: one })
+    }
+
     /// The journal durably names the state of this generation, or a newer one:
     /// room that only older ones used is free.
     pub fn published_is_durable(&self, generation: Generation) {
@@ -513,6 +523,23 @@ impl StagedFile {
 
     pub(super) fn account(&self) {
         self.count(&mut self.state_mut());
+    }
+}
+
+/// See [`StagedFile::begin_sync`].
+pub(super) struct HeldSync<'a> {
+    file: &'a StagedFile,
+    /// Nobody closes the descriptor meanwhile: it is the one that is told of errors.
+    _raw: Arc<dyn RawFile>,
+    _one: MutexGuard<'a, ()>,
+}
+
+impl HeldSync<'_> {
+    /// Unless it is known that all went well, the file is to be synced still.
+    pub(super) fn end(self, synced: bool) {
+        if !synced {
+            self.file.set_dirty();
+        }
     }
 }
 

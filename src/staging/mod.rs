@@ -33,6 +33,7 @@ pub use file::{Published, StagedFile};
 pub use frozen::{FrozenContent, Source};
 pub use passthrough::InPlace;
 pub use quota::Admission;
+pub use read::BaseReader;
 pub use state::Generation;
 
 /// How much staging may take.

@@ -132,6 +132,11 @@ impl Names {
         Ok(())
     }
 
+    /// Makes everything on the filesystem below durable.
+    pub(super) fn sync_filesystem(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(&self.directory)?)
+    }
+
     /// The first id that no earlier run used; 0 when there was none.
     pub(super) fn read_counter(&self) -> StagingResult<u64> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -107,7 +107,10 @@ impl StagedFile {
             return Ok(None);
         }
         let found = self.refreshed(&mut state)?;
-        let data = self.data_in_place(found.size)?;
+        let data = match found.size > 0 && found.allocated >= found.size {
+            true => vec![ContentRange::between(0, found.size)],
+            false => self.data_in_place(found.size)?,
+        };
         state.set_in_place(found.size, &data);
         self.set_in_place(false);
         self.set_dirty();
@@ -131,11 +134,13 @@ impl StagedFile {
     }
 
     pub(super) fn publish_in_place(&self, state: &mut State) -> StagingResult<Published> {
-        let size = self.refreshed(state)?.size;
-        let data = self.data_in_place(size)?;
+        let found = self.refreshed(state)?;
+        let size = found.size;
+        let whole = [ContentRange::between(0, size)];
+        // As many blocks as bytes: no holes to look for.
+        let data = if size > 0 && found.allocated >= size { whole.to_vec() } else { self.data_in_place(size)? };
         // A long map would have to lie in the file itself, where the kernel
         // writes. Holes named as data are read as the zeros that they are.
-        let whole = [ContentRange::between(0, size)];
         let data = if data.len() > MAX_INLINE_EXTENTS { &whole[..] } else { &data };
         let extents = data.iter().map(|&range| StagedExtent { range, place: Some(range.start()) }).collect();
         let counted = state.counted;

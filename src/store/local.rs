@@ -549,6 +549,7 @@ mod tests {
             assert_eq!(store.read(&key, 100).unwrap_err().kind(), StoreErrorKind::NotFound, "{text}");
             assert_eq!(store.open(&key).unwrap_err().kind(), StoreErrorKind::NotFound, "{text}");
             store.write_range(&key, 0, b"x").unwrap_err();
+            store.link(&key, &super::StoreKey::new("mine/file").unwrap()).unwrap_err();
         }
         store.write(&key("out/new"), b"x").unwrap_err();
         store.create(&key("out/new")).unwrap_err();
@@ -556,6 +557,7 @@ mod tests {
         store.delete_prefix(&key("out/below")).unwrap();
         store.write(&key("ours/file"), b"x").unwrap();
         store.publish(&key("ours"), &key("out/ours")).unwrap_err();
+        store.link(&key("ours/file"), &key("out/file")).unwrap_err();
         store.publish(&key("out/below"), &key("mine")).unwrap_err();
         assert_eq!(store.list(Some(&key("out"))).unwrap(), []);
         // The link itself is a name of ours: it goes, what it points to stays.
@@ -609,6 +611,7 @@ mod tests {
         store.write(&file, b"old").unwrap();
         store.latched().insert(file.clone());
         assert_eq!(store.write_range(&file, 0, b"new").unwrap_err().kind(), StoreErrorKind::Latched);
+        assert_eq!(store.link(&file, &key("tmp/data.dat")).unwrap_err().kind(), StoreErrorKind::Latched);
         store.write(&file, b"new").unwrap();
         store.write_range(&file, 0, b"N").unwrap();
         assert_eq!(store.read(&file, 10).unwrap(), b"New");

@@ -23,6 +23,11 @@ const VIRTUAL: [&[u8]; 5] = [b"hash", b"tier", b"state", b"verified_at", b"objec
 pub trait HealthSource: Send + Sync + Debug {
     /// The last complete verification of an object.
     fn verified(&self, object: &ObjectName) -> Option<(Timestamp, Verdict)>;
+
+    /// Objects that are not whole as far as is known, in the order of their names.
+    fn damaged(&self) -> Vec<ObjectName> {
+        Vec::new()
+    }
 }
 
 /// Knows of no verification.
@@ -41,6 +46,13 @@ impl HealthSource for HealthLog {
                 None
             }
         }
+    }
+
+    fn damaged(&self) -> Vec<ObjectName> {
+        HealthLog::damaged(self).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the health log cannot be read");
+            Vec::new()
+        })
     }
 }
 

@@ -76,6 +76,11 @@ pub(super) fn content_missing(path: &str) -> VfsError {
     VfsError::new(ErrorClass::Unrecoverable, text)
 }
 
+/// A content that could not be committed. Not logged: who commits knows whether it was told already.
+pub(super) fn of_commit(error: &ArchiveError) -> VfsError {
+    VfsError::new(error.class(), chain(error))
+}
+
 /// A failed read: the log names the file, what was asked for, and what is
 /// damaged where (object, shard and range are in the archive's message).
 pub(super) fn of_read(path: &str, offset: u64, length: u32, error: &ArchiveError) -> VfsError {

@@ -481,6 +481,18 @@ fn the_kernel_serves_a_new_file_by_itself_until_it_is_closed() {
 }
 
 #[test]
+fn a_file_that_the_kernel_serves_loses_its_privileges_too() {
+    let Some((vfs, _directory, fixture)) = pass_through() else { return };
+    let path = fixture.path().join("file");
+    let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+    file.set_permissions(PermissionsExt::from_mode(0o6777)).unwrap();
+    file.write_all_at(b"root may", 0).unwrap();
+    assert_eq!(mode(&path), 0o6777);
+    as_nobody(&path, "echo x >> \"$1\"");
+    assert_eq!((mode(&path), file.metadata().unwrap().len(), vfs.requests()), (0o777, 10, 0));
+}
+
+#[test]
 fn files_come_and_go_between_the_two_ways_of_serving() {
     let Some((_vfs, _directory, fixture)) = pass_through() else { return };
     thread::scope(|scope| {

@@ -77,9 +77,10 @@ impl Difference {
         ContentRange::between(start, start + self.new.segment_size())
     }
 
-    /// Whether the segment's file is another one than the base's.
+    /// Whether the segment's file is another one than the base's. Where only
+    /// its length is, what one content has and the other has not lies in its span.
     pub(super) fn is_changed(&self, segment: SegmentIndex) -> bool {
-        self.old.segment_len(segment) != self.new.segment_len(segment) || self.touches(self.segment_span(segment))
+        self.touches(self.segment_span(segment))
     }
 
     /// Whether more than half of all segments are other ones.

@@ -74,7 +74,9 @@ fn groups_rename_exchange_and_link() {
     let place = Place::new();
     let catalog = place.catalog();
     let writer = catalog.writer().unwrap();
+    assert_eq!(writer.next_node().unwrap(), Node::new(2));
     write(&writer, &base());
+    assert_eq!(writer.next_node().unwrap(), Node::new(6));
     assert_eq!((1..=5).map(|node| links(&catalog, node)).collect::<Vec<_>>(), [4, 3, 2, 2, 2]);
     // A directory moves to another parent, set long before.
     write(&writer, &[gone(2, "sub"), name(4, "moved", 3)]);
@@ -246,6 +248,7 @@ fn a_log_that_is_not_the_databases_is_not_mixed_into_it() {
             std::fs::copy(other.local(name), place.local(name)).unwrap();
         }
         assert_eq!(tree(&place.catalog()).unwrap(), before, "lost: {lose}");
+        assert_eq!(place.events(), 1 + usize::from(lose), "lost: {lose}");
         assert_eq!(tree(&place.catalog()).unwrap(), before, "lost: {lose}");
     }
 }
@@ -297,5 +300,50 @@ fn the_last_writer_leaves_one_sealed_file() {
     assert_eq!(tree(&reader).unwrap().len(), 6);
     drop((reader, catalog));
     assert_eq!(tree(&place.catalog()).unwrap().len(), 6);
+    assert_eq!(place.events(), 0);
+}
+
+/// Where the other process of the next test finds its place.
+const OTHER_PROCESS: &str = "BLOCKFRAME_TEST_READ";
+
+/// Not a test of its own: what another process sees.
+#[test]
+fn another_process_reads() {
+    let Some(directory) = std::env::var_os(OTHER_PROCESS) else { return };
+    let directory = PathBuf::from(directory);
+    let store = Arc::new(LocalStore::open(&directory.join("store")).unwrap());
+    let archive = Archive::open(store, Arc::new(FixedClock), Arc::<Events>::default()).unwrap();
+    let catalog = Catalog::open(&directory.join("home"), &Arc::new(archive)).unwrap();
+    println!("names: {}.", tree(&catalog).unwrap().len());
+}
+
+#[test]
+fn readers_of_other_processes_come_and_go_while_a_writer_lives() {
+    let place = Place::new();
+    let other = || {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "catalog::tests::groups::another_process_reads", "--nocapture"])
+            .env(OTHER_PROCESS, place.directory.path())
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let (_, rest) = text.split_once("names: ").unwrap_or_else(|| panic!("{text}"));
+        rest.split('.').next().unwrap().parse::<usize>().unwrap()
+    };
+    let catalog = place.catalog();
+    let writer = catalog.writer().unwrap();
+    write(&writer, &base());
+    for number in 0..4 {
+        // Others of this process open and close their own.
+        assert_eq!(tree(&place.catalog()).unwrap().len(), 5 + number);
+        assert_eq!(other(), 5 + number);
+        assert!(place.local("catalog.db-wal").exists());
+        let node = 10 + number as u64;
+        write(&writer, &[inode(node, empty()), name(1, &format!("n{number}"), node)]);
+        assert_eq!(tree(&catalog).unwrap().len(), 6 + number);
+    }
+    assert_eq!(other(), 9);
+    writer.finish().unwrap();
+    assert_eq!(other(), 9);
     assert_eq!(place.events(), 0);
 }

@@ -108,7 +108,7 @@ impl Player {
                 out.push(inode(node, body));
                 self.add(place, node, out);
             }
-            0 | 1 | 2 => {
+            0..=2 => {
                 let Some(node) = node.filter(|node| !self.directories.contains(node)) else { return };
                 out.push(inode(node, content(CONTENTS[usize::from(b) % 3])));
             }

@@ -5,6 +5,7 @@ mod groups;
 mod history;
 mod namespace;
 mod objects;
+mod removal;
 
 use super::*;
 use crate::archive::{Archive, Event, EventSink};

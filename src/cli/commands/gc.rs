@@ -1,13 +1,13 @@
 //! `gc`: removes what crashed or failed commits left, and old bad bytes.
 
 use crate::archive::Archive;
-use crate::base::{ErrorClass, ObjectName};
+use crate::base::{ErrorClass, ObjectName, Timestamp};
 use crate::catalog::{Catalog, CatalogWrites};
 use crate::cli::args::GcArgs;
-use crate::cli::context::Context;
+use crate::cli::context::{Context, OpenArchive};
 use crate::cli::error::CliResult;
 use crate::cli::exit::ExitStatus;
-use crate::cli::units;
+use crate::cli::units::{self, Moment};
 use crate::cli::writes::writes;
 use crate::control::Purpose;
 use crate::format::ObjectKind;
@@ -15,6 +15,9 @@ use crate::format::layout::{PRIVATE_DIR, QUARANTINE_DIR, TMP_DIR};
 use crate::store::{BlockStore, StoreError, StoreKey, is_leftover_name};
 use serde::Serialize;
 use std::collections::HashSet;
+
+/// History that takes too much goes in pieces of this part of its time.
+const PIECES: i64 = 16;
 
 /// What is removed, and why it may be.
 #[derive(Debug, Serialize)]
@@ -26,6 +29,8 @@ enum Leftover {
     Unreferenced { object: ObjectName, bytes: u64 },
     /// An object that a crash kept from being recorded in the catalog.
     Orphan { object: ObjectName, bytes: u64 },
+    /// What was until then. None: not counted, because nothing was removed.
+    History { before: String, states: Option<u64> },
     /// Bad bytes that were kept for inspection.
     Quarantine { path: String },
 }
@@ -37,6 +42,7 @@ pub(super) fn run(context: &Context, args: &GcArgs) -> CliResult<ExitStatus> {
     // The one writer: while it is, nothing below tmp/ belongs to a commit that still runs.
     let writer = writes(&open, Purpose::Collect)?;
     let store = open.archive.store();
+    forget_history(context, &open, &*writer, args.dry_run)?;
     let Orphans { removable, ahead } = orphans(&open.archive, &open.catalog, &*writer)?;
     let mut count = 0;
     let mut freed = 0;
@@ -92,6 +98,48 @@ pub(super) fn run(context: &Context, args: &GcArgs) -> CliResult<ExitStatus> {
         "summary": true, "removed": count, "bytes": freed, "dry_run": args.dry_run, "kept_newer_than_catalog": ahead,
     }))?;
     Ok(ExitStatus::Done)
+}
+
+/// Forgets the history that is older than the retention, and the oldest of
+/// what takes more than its share of the disk.
+fn forget_history(context: &Context, open: &OpenArchive, writer: &dyn CatalogWrites, dry_run: bool) -> CliResult<()> {
+    let config = &context.config().versions;
+    let out = context.out();
+    let now = open.archive.clock().now();
+    let mut before = Moment::Ago(config.retention.0).when(now);
+    let most = config.max_share.of(open.archive.store().space()?.total);
+    let mut states = 0;
+    loop {
+        let usage = open.catalog.history_usage()?;
+        let Some(oldest) = usage.oldest else { break };
+        if oldest > before {
+            if usage.bytes <= most {
+                break;
+            }
+            // A piece of what is left, so that little more goes than must.
+            let span = now.seconds.saturating_sub(oldest.seconds).max(0);
+            before = Timestamp { seconds: oldest.seconds.saturating_add(span / PIECES), ..oldest };
+        }
+        if dry_run {
+            let line = format!("history      what ended before {}", units::rfc3339(before));
+            out.json(&Leftover::History { before: units::rfc3339(before), states: None })?;
+            return out.line(line);
+        }
+        let removed = writer.remove_history(before)?;
+        states += removed;
+        if removed == 0 {
+            break;
+        }
+    }
+    if states > 0 {
+        out.json(&Leftover::History { before: units::rfc3339(before), states: Some(states) })?;
+        out.line(format_args!(
+            "history      {} that ended before {}",
+            units::plural(states, "state"),
+            units::rfc3339(before)
+        ))?;
+    }
+    Ok(())
 }
 
 /// Whether a bundle of which no content is needed may go: it tells of no name

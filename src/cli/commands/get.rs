@@ -9,6 +9,7 @@ use crate::cli::interrupt::Interrupt;
 use crate::cli::namespace::{parse_path, resolve, walk};
 use crate::cli::output::{JsonPath, Output, Progress};
 use crate::cli::units;
+use crate::cli::writes::{Newest, settle};
 use crate::format::NodeBody;
 use crate::ingest::{self, Problem, RestoreOutcome, RestoreReport, RestoreReporter, RestoreRequest, Restored};
 use std::os::unix::ffi::OsStrExt as _;
@@ -23,6 +24,7 @@ pub(super) fn run(context: &Context, args: &GetArgs) -> CliResult<ExitStatus> {
     };
     let paths = paths.iter().map(|path| parse_path(path)).collect::<CliResult<Vec<_>>>()?;
     let open = context.open()?;
+    settle(context, &open, Newest::Contents(crate::format::EntryPath::root()))?;
     let interrupt = Interrupt::install()?;
     let progress = out.progress("restoring", 0);
     if progress.is_shown() {

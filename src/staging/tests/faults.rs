@@ -162,3 +162,30 @@ fn a_file_without_news_is_not_synced_again() {
     assert_eq!(publish_durably(&file), published);
     assert_eq!(faults.syncs.load(Ordering::Relaxed), 1);
 }
+
+#[test]
+fn files_synced_together_are_durable_or_named() {
+    let (_directory, area, faults) = faulty();
+    for count in [3, 40] {
+        let files: Vec<StagedFile> = (0..count)
+            .map(|number| {
+                let file = area.create(0).unwrap();
+                file.write(0, &[number; 100]).unwrap();
+                file.publish().unwrap();
+                file
+            })
+            .collect();
+        let twice = [&files[..], &files[..1]].concat();
+        assert!(area.sync_all(&twice).is_empty());
+        assert!(area.sync_all(&files).is_empty());
+        let together = if count == 3 { 3 } else { 0 };
+        assert_eq!(faults.syncs.swap(0, Ordering::Relaxed), together, "of {count} files");
+        faults.sync.store(EIO, Ordering::Relaxed);
+        files[1].write(0, b"lost").unwrap();
+        let failed = area.sync_all(&files);
+        assert_eq!(failed.iter().map(|(file, _)| file.id()).collect::<Vec<_>>(), [files[1].id()]);
+        faults.sync.store(0, Ordering::Relaxed);
+        assert_eq!(area.sync_all(&files)[0].1.class(), ErrorClass::Latched);
+        faults.syncs.store(0, Ordering::Relaxed);
+    }
+}

@@ -4,7 +4,7 @@ use crate::archive::{Archive, ArchiveError, ArchiveResult, Object};
 use crate::base::{ContentRange, Timestamp};
 use crate::catalog::ContentPlace;
 use crate::format::FileContent;
-use crate::staging::{Generation, InPlace, StagedFile};
+use crate::staging::{InPlace, StagedFile};
 use crate::vfs::read_ahead::Stream;
 use crate::vfs::reader::Reader;
 use blockframe_api::{ErrorClass, Node, VfsError};
@@ -60,8 +60,8 @@ pub(in crate::vfs) struct Times {
     pub(in crate::vfs) in_place: Option<InPlace>,
     /// When the last writer closed it.
     pub(in crate::vfs) closed: Option<Instant>,
-    /// What was published last.
-    pub(in crate::vfs) published: Option<Generation>,
+    /// When it was published last.
+    pub(in crate::vfs) published: Option<Timestamp>,
     /// Bytes that were written could not be kept: who asks is told.
     pub(in crate::vfs) lost: Option<String>,
 }

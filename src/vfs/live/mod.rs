@@ -14,6 +14,7 @@ mod names;
 mod open;
 mod outside;
 mod recover;
+pub(super) mod switch;
 
 use super::attributes::HealthSource;
 use super::error;
@@ -75,11 +76,11 @@ pub struct LiveVfs {
     pub(super) staging: Arc<StagingArea>,
     pub(super) files: Arc<Files>,
     pub(super) health: Arc<dyn HealthSource>,
-    reader: Reader,
+    pub(super) reader: Arc<Reader>,
     handles: RwLock<HashMap<u64, Arc<OpenLive>>>,
     next_handle: AtomicU64,
     space: Space,
-    load: Arc<LatencyGauge>,
+    pub(super) load: Arc<LatencyGauge>,
     kernel: OnceLock<Kernel>,
     drain: OnceLock<Arc<dyn Drain>>,
     sync_policy: SyncPolicy,
@@ -119,7 +120,7 @@ impl LiveVfs {
         limits: VfsLimits,
         sync_policy: SyncPolicy,
     ) -> VfsResult<Self> {
-        let files = Arc::new(Files::default());
+        let files = Arc::new(Files::new(Arc::clone(&staging)));
         let clock = Arc::clone(archive.clock());
         let namespace =
             Namespace::open(catalog, clock, Arc::clone(&files) as _).map_err(|error| error::of_namespace(&error))?;
@@ -129,7 +130,7 @@ impl LiveVfs {
             staging,
             files,
             health,
-            reader: Reader::new(limits.cache, limits.read_ahead),
+            reader: Arc::new(Reader::new(limits.cache, limits.read_ahead)),
             handles: RwLock::default(),
             next_handle: AtomicU64::new(1),
             space: Space::default(),

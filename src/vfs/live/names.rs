@@ -5,6 +5,7 @@ use crate::catalog::Inode;
 use crate::format::entry::MAX_TARGET;
 use crate::format::{FileContent, NodeBody, NodeMeta};
 use crate::namespace::{Draft, Removed, Stop};
+use crate::staging::StagedFile;
 use crate::vfs::acl::{self, Acl};
 use crate::vfs::error;
 use blockframe_api::{Caller, ErrorClass, NamePolicy, NewNode, Node, NodeKind, RenameMode, VfsError, VfsResult};
@@ -194,7 +195,7 @@ impl LiveVfs {
                 }
                 _ => {}
             }
-            let removed = self.unname(draft, parent, name, node)?;
+            let removed = unname(draft, parent, name, node)?;
             touch(draft, parent)?;
             Ok((node, removed))
         });
@@ -203,34 +204,28 @@ impl LiveVfs {
         Ok(())
     }
 
-    /// Takes a name away, and the node with it when it was the last.
-    fn unname(&self, draft: &mut Draft<'_>, parent: Node, name: &[u8], node: Node) -> Result<Removed, Stop> {
-        draft.take_name(parent, name, node)?;
-        touch_changed(draft, node)?;
-        let removed = draft.drop_unnamed(node)?;
-        if removed == Removed::Gone {
-            self.discard_later(draft, node);
-        }
-        Ok(removed)
-    }
-
-    /// The staging file of a node that is gone is let go, once that is durable.
-    pub(super) fn discard_later(&self, draft: &mut Draft<'_>, node: Node) {
-        if let Some(staged) = self.files.get(node).and_then(|file| file.staged()) {
-            draft.later(Box::new(move || staged.discard()));
-        }
-    }
-
     /// A node that is gone has no live file.
     pub(super) fn after_removal(&self, node: Node, removed: Removed) {
         if removed == Removed::Gone
             && let Some(file) = self.files.get(node)
         {
+            // Not within the change that removed it: a content's lock is never taken within one.
             let staged = file.content_mut().staged.take();
             if let Some(staged) = staged {
-                self.files.unstage(&staged);
+                self.discard_later(&staged);
             }
             self.files.forget_idle(&file);
+        }
+    }
+
+    /// The staging file of a node that is gone is let go, once that is durable.
+    fn discard_later(&self, staged: &StagedFile) {
+        let queued = self.namespace.change(|draft| {
+            draft.later(self.files.let_go(staged));
+            Ok(())
+        });
+        if let Err(error) = queued {
+            tracing::debug!(%error, "the staging file of a removed file stays until the next mount");
         }
     }
 
@@ -258,7 +253,7 @@ impl LiveVfs {
                 }
                 (Some(other), _) => {
                     check_replaceable(draft, node, other)?;
-                    let removed = self.unname(draft, to.0, to.1, other)?;
+                    let removed = unname(draft, to.0, to.1, other)?;
                     relocate(draft, from, to, node)?;
                     Some((other, removed))
                 }
@@ -278,6 +273,13 @@ impl LiveVfs {
         }
         Ok(())
     }
+}
+
+/// Takes a name away, and the node with it when it was the last.
+fn unname(draft: &mut Draft<'_>, parent: Node, name: &[u8], node: Node) -> Result<Removed, Stop> {
+    draft.take_name(parent, name, node)?;
+    touch_changed(draft, node)?;
+    draft.drop_unnamed(node)
 }
 
 fn relocate(draft: &mut Draft<'_>, from: (Node, &[u8]), to: (Node, &[u8]), node: Node) -> Result<(), Stop> {

@@ -159,7 +159,7 @@ impl LiveVfs {
             error::of_staging(&error)
         })?;
         let queued = self.namespace.change(|draft| {
-            let Some(inode) = draft.find_node(file.node())? else { return Ok(()) };
+            let Some(inode) = draft.find_node(file.node())? else { return Ok(draft.now()) };
             let mut inode = (*inode).clone();
             if let Some(written) = written {
                 inode.meta.modified = modified.unwrap_or(written);
@@ -167,11 +167,11 @@ impl LiveVfs {
             }
             draft.put(inode);
             draft.stage(file.node(), published.content.clone(), published.generation);
-            Ok(())
+            Ok(draft.now())
         });
-        queued.map_err(|error| error::of_namespace(&error))?;
+        let queued = queued.map_err(|error| error::of_namespace(&error))?;
         let mut times = file.times();
-        times.published = Some(published.generation);
+        times.published = Some(queued);
         if times.written == written && times.modified == modified {
             times.written = None;
             times.modified = None;
@@ -181,17 +181,17 @@ impl LiveVfs {
 
     pub(super) fn release_file(&self, open: &OpenLive) {
         let file = &open.file;
+        // What the kernel writes by itself is published when it lets go of the file, below.
+        let in_place = file.times().in_place.is_some();
         if open.how.write
+            && !in_place
             && let Err(error) = self.publish(file)
         {
             tracing::error!(file = self.path(file.node()), %error, "what was written cannot be kept");
         }
         let (handles, writers) = self.files.release(file, open.how.write);
-        if handles == 0
-            && let Some(staged) = file.staged()
-            && staged.is_passthrough()
-        {
-            self.end_passthrough(file, &staged);
+        if handles == 0 {
+            self.end_passthrough(file);
         }
         let unnamed = match self.namespace.close(file.node()) {
             Ok(unnamed) => unnamed,
@@ -210,19 +210,29 @@ impl LiveVfs {
         }
     }
 
-    fn end_passthrough(&self, file: &Arc<LiveFile>, staged: &StagedFile) {
-        match staged.end_passthrough() {
-            Ok(found) => {
-                let mut times = file.times();
-                if let Some(found) = &found {
-                    times.found_in_place(found);
-                }
-                times.in_place = None;
-            }
-            Err(error) => {
-                tracing::error!(file = self.path(file.node()), %error, "a file's staged content cannot be read");
-                file.times().lost.get_or_insert_with(|| error.to_string());
+    /// The kernel has let go of the file, unless it was opened again.
+    fn end_passthrough(&self, file: &Arc<LiveFile>) {
+        {
+            // An open counts its handle first, and looks for the backing file under this lock.
+            let content = file.content_mut();
+            let Some(staged) = content.staged.as_ref().filter(|staged| staged.is_passthrough()) else { return };
+            if file.times().handles > 0 {
                 return;
+            }
+            let ended = staged.end_passthrough();
+            let mut times = file.times();
+            match ended {
+                Ok(found) => {
+                    if let Some(found) = &found {
+                        times.found_in_place(found);
+                    }
+                    times.in_place = None;
+                }
+                Err(error) => {
+                    tracing::error!(node = file.node().number(), %error, "a file's staged content cannot be read");
+                    times.lost.get_or_insert_with(|| error.to_string());
+                    return;
+                }
             }
         }
         // A mapping may have written after the last close of a descriptor.
@@ -234,13 +244,7 @@ impl LiveVfs {
     /// The last handle of a node without names was released.
     pub(super) fn remove_unnamed(&self, node: Node) {
         let removed = self.namespace.change(|draft| match draft.find_node(node)? {
-            Some(inode) if inode.links == 0 => {
-                let removed = draft.drop_unnamed(node)?;
-                if removed == Removed::Gone {
-                    self.discard_later(draft, node);
-                }
-                Ok(removed)
-            }
+            Some(inode) if inode.links == 0 => draft.drop_unnamed(node),
             Some(_) => Ok(Removed::Named),
             None => Ok(Removed::Gone),
         });

@@ -44,13 +44,11 @@ impl LiveVfs {
             content.base = Some(Base::new(now.clone()));
         }
         if let Some(staged) = staged {
-            self.files.unstage(&staged);
             let dropped = self.namespace.change(|draft| {
                 if draft.find_node(node)?.is_some() {
                     draft.unstage(node);
                 }
-                let staged = staged.clone();
-                draft.later(Box::new(move || staged.discard()));
+                draft.later(self.files.let_go(&staged));
                 Ok(())
             });
             dropped.map_err(|error| error::of_namespace(&error))?;

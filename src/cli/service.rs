@@ -1,0 +1,124 @@
+//! What the mount daemon does for other processes of this program.
+
+use crate::base::{ErrorClass, Timestamp};
+use crate::catalog::{CatalogResult, CommitSummary, NewObject, ObjectRecord};
+use crate::control::{ControlError, ControlResult, ControlService, DaemonStatus, Purpose, SyncProgress};
+use crate::format::{Entry, EntryPath};
+use crate::namespace::NamespaceError;
+use crate::vfs::{LiveVfs, Rest, Writeback};
+use blockframe_api::VfsError;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The live filesystem and its write-back, for the control socket.
+pub(super) struct LiveService {
+    vfs: Arc<LiveVfs>,
+    writeback: Arc<Writeback>,
+    mountpoint: PathBuf,
+    quota: u64,
+    /// What another process does now.
+    guest: Mutex<Option<Guest>>,
+}
+
+/// A process that writes or removes objects.
+enum Guest {
+    Committing,
+    /// No object is written meanwhile.
+    Collecting {
+        _rest: Rest,
+    },
+}
+
+fn of_vfs(error: &VfsError) -> ControlError {
+    ControlError::refused(error.class(), error.to_string())
+}
+
+fn of_namespace(error: NamespaceError) -> ControlError {
+    match error {
+        NamespaceError::Catalog(error) => error.into(),
+        error => ControlError::refused(error.class(), error.to_string()),
+    }
+}
+
+impl LiveService {
+    pub(super) fn new(vfs: Arc<LiveVfs>, writeback: Arc<Writeback>, mountpoint: PathBuf, quota: u64) -> Self {
+        Self { vfs, writeback, mountpoint, quota, guest: Mutex::new(None) }
+    }
+
+    fn guest(&self) -> MutexGuard<'_, Option<Guest>> {
+        self.guest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ControlService for LiveService {
+    fn status(&self) -> ControlResult<DaemonStatus> {
+        let status = self.writeback.status();
+        let now = self.vfs.namespace().now();
+        let oldest = status.oldest.map(|age| now.seconds.saturating_sub(i64::try_from(age.as_secs()).unwrap_or(0)));
+        Ok(DaemonStatus {
+            pid: std::process::id(),
+            mountpoint: self.mountpoint.display().to_string(),
+            staged_files: status.files,
+            staged_bytes: status.bytes,
+            quota_bytes: self.quota,
+            draining: status.current.is_some(),
+            oldest_staged: oldest,
+            committed_files: status.files_committed,
+            committed_bytes: status.bytes_committed,
+        })
+    }
+
+    fn sync(&self, path: Option<&EntryPath>, progress: &mut dyn FnMut(SyncProgress) -> bool) -> ControlResult<()> {
+        let drained = self.writeback.drain(path, &mut |left| {
+            progress(SyncProgress { files_left: left.files_left, bytes_left: left.bytes_left })
+        });
+        drained.map_err(|error| of_vfs(&error))?;
+        self.flush()
+    }
+
+    fn flush(&self) -> ControlResult<()> {
+        self.vfs.namespace().flush().map_err(of_namespace)
+    }
+
+    fn begin(&self, purpose: Purpose) -> ControlResult<()> {
+        let mut guest = self.guest();
+        if guest.is_some() {
+            let busy = "another blockframe process is writing to this archive; wait until it is done";
+            return Err(ControlError::refused(ErrorClass::Busy, busy));
+        }
+        *guest = Some(match purpose {
+            Purpose::Commit => Guest::Committing,
+            Purpose::Collect => Guest::Collecting { _rest: self.writeback.rest() },
+        });
+        Ok(())
+    }
+
+    fn end(&self) {
+        *self.guest() = None;
+    }
+
+    fn sequence(&self) -> ControlResult<u64> {
+        Ok(self.vfs.namespace().sequence())
+    }
+
+    fn add_object(&self, object: &NewObject) -> ControlResult<()> {
+        self.vfs.namespace().add_object(object).map_err(of_namespace)
+    }
+
+    fn commit_entries(&self, entries: &mut dyn Iterator<Item = CatalogResult<Entry>>) -> ControlResult<CommitSummary> {
+        self.vfs.commit_entries(entries).map_err(|error| of_vfs(&error))
+    }
+
+    fn remove_object(&self, object: &ObjectRecord) -> ControlResult<()> {
+        self.vfs.namespace().alone(|writer| writer.remove_object(object)).map_err(of_namespace)
+    }
+
+    fn remove_history(&self, before: Timestamp) -> ControlResult<u64> {
+        let removed = self.vfs.namespace().alone(|writer| writer.remove_history(before)).map_err(of_namespace)?;
+        Ok(removed.names + removed.states)
+    }
+
+    fn remove_path(&self, path: &EntryPath, recursive: bool) -> ControlResult<u64> {
+        self.vfs.remove_path(path, recursive).map_err(|error| of_vfs(&error))
+    }
+}
