@@ -342,7 +342,7 @@ fn every_file_tells_where_its_bytes_are() {
     assert!(!get("file", "verified_at").is_empty());
     assert_eq!(get("nothing", "object"), "none");
     let listed: Vec<OsString> = xattr::list(fixture.mounted().join("file")).unwrap().collect();
-    assert_eq!(listed.len(), 5, "{listed:?}");
+    assert!(listed.is_empty(), "programs that copy attributes would set them elsewhere: {listed:?}");
     let space = rustix::fs::statvfs(fixture.mountpoint()).unwrap();
     let store = rustix::fs::statvfs(fixture.archive()).unwrap();
     let free = space.f_bavail * space.f_frsize;

@@ -56,15 +56,13 @@ impl HealthSource for HealthLog {
     }
 }
 
-/// Names of all extended attributes of a node.
+/// Names of the extended attributes of a node, for a listing. What is told of a
+/// file is there for who asks by name only: programs that copy attributes would
+/// set it elsewhere, and rsync fails when it cannot remove what its source has not.
 pub(super) fn names(inode: &Inode) -> Vec<Vec<u8>> {
     let is_file = matches!(inode.body, NodeBody::File(_));
     let stored = inode.meta.xattrs.iter().map(|(name, _)| name);
-    let mut names: Vec<Vec<u8>> = stored.filter(|name| !(is_file && is_virtual(name))).cloned().collect();
-    if is_file {
-        names.extend(VIRTUAL.iter().map(|name| [PREFIX, name].concat()));
-    }
-    names
+    stored.filter(|name| !(is_file && is_virtual(name))).cloned().collect()
 }
 
 fn is_virtual(name: &[u8]) -> bool {
@@ -174,14 +172,13 @@ mod tests {
     }
 
     #[test]
-    fn files_list_the_virtual_attributes_once() {
+    fn what_is_told_of_files_is_not_listed() {
         let stored = vec![(b"user.a".to_vec(), vec![]), (b"user.blockframe.tier".to_vec(), vec![])];
         let meta = crate::format::NodeMeta { xattrs: stored, ..Default::default() };
         let file =
             Inode { node: Node::new(2), links: 1, meta: meta.clone(), body: NodeBody::File(FileContent::empty()) };
         let listed = names(&file);
-        assert_eq!(listed.len(), 6);
-        assert_eq!(listed[0], b"user.a");
+        assert_eq!(listed, [b"user.a"]);
         let directory = Inode { body: NodeBody::Directory, ..file };
         assert_eq!(names(&directory).len(), 2);
     }
