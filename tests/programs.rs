@@ -108,9 +108,14 @@ impl Stage {
         ours
     }
 
-    /// Unmounted, the archive is healthy; mounted again, the tree is what it was.
+    /// Once all is committed the tree is what it was; unmounted, the archive is
+    /// healthy; mounted again, the tree is the same still.
     fn keeps(&self) {
         let before = of_source("", &self.mnt());
+        self.place.ok(["sync"]);
+        if let Some(lines) = difference(&before, &of_source("", &self.mnt())) {
+            panic!("after the commit:\n{lines}");
+        }
         self.place.ok(["umount".as_ref(), self.mnt().as_os_str()]);
         self.place.ok(["health"]);
         self.mount();
