@@ -30,6 +30,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use worker::Worker;
 
+/// Priority of the write-back, as nice(1) counts.
+const NICE: i32 = 10;
 /// Least time between two rounds that nobody waits for.
 const BETWEEN_ROUNDS: Duration = Duration::from_millis(500);
 
@@ -248,6 +250,10 @@ fn is_below(path: &EntryPath, below: &EntryPath) -> bool {
 }
 
 fn run(vfs: &Weak<LiveVfs>, desk: &Desk, mut worker: Worker, options: WritebackOptions) {
+    // Threads that it starts have the same priority: programs that use the mount go first.
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        tracing::debug!(%error, "the write-back keeps its priority");
+    }
     // What an earlier process left is due.
     let mut due = Some(moment() + options.delay);
     while let Some(task) = desk.next(due, options.delay) {
