@@ -7,7 +7,7 @@ mod kit;
 use blockframe::archive::Archive;
 use blockframe::base::{ErrorClass, SystemClock, Timestamp};
 use blockframe::catalog::{
-    Catalog, CatalogResult, CatalogWriter, CatalogWrites, CommitSummary, NewObject, ObjectRecord,
+    Catalog, CatalogRemovals, CatalogResult, CatalogWriter, CatalogWrites, CommitSummary, NewObject, ObjectRecord,
 };
 use blockframe::control::{
     ControlClient, ControlError, ControlResult, ControlService, DaemonStatus, Purpose, RemoteWrites, SOCKET,

@@ -74,7 +74,10 @@ impl<'d> Applier<'d> {
             }
             Record::Staged { node, content } => self.set_staged(*node as i64, content),
             Record::StagedRemoved(node) => self.remove_staged(*node as i64),
-            Record::HistoryRemoved { before } => self.database.forget_past(instant(*before)),
+            Record::HistoryRemoved { before } => {
+                self.database.forget_past(instant(*before))?;
+                self.database.raise_history_begin(instant(*before))
+            }
             Record::PastInode { node, since, until, meta, body } => {
                 self.add_past_inode(*node as i64, (instant(*since), instant(*until)), meta, body)
             }

@@ -286,13 +286,38 @@ impl Database {
     }
 
     fn meta<T: rusqlite::types::FromSql>(&self, key: &str) -> CatalogResult<T> {
-        let value = self.run(|connection| {
+        self.known_meta(key)?.ok_or_else(|| self.damaged(format!("\"{key}\" is missing")))
+    }
+
+    fn known_meta<T: rusqlite::types::FromSql>(&self, key: &str) -> CatalogResult<Option<T>> {
+        self.run(|connection| {
             connection
                 .prepare_cached("SELECT value FROM meta WHERE key = ?1")?
                 .query_row([key], |row| row.get(0))
                 .optional()
-        })?;
-        value.ok_or_else(|| self.damaged(format!("\"{key}\" is missing")))
+        })
+    }
+
+    /// From when on history is whole, nanoseconds since 1970; `None` while nothing of it was forgotten.
+    pub(super) fn history_begin(&self) -> CatalogResult<Option<i64>> {
+        let Some(bytes) = self.known_meta::<Vec<u8>>("history_begin")? else { return Ok(None) };
+        let read = || -> Result<i64, FormatError> {
+            let mut reader = Reader::new("beginning of history", checked(&bytes, &[2])?);
+            let begin = reader.u64()? as i64;
+            reader.finish()?;
+            Ok(begin)
+        };
+        read().map(Some).map_err(|error| self.damaged(error.to_string()))
+    }
+
+    /// History is whole from `before` on at the earliest.
+    pub(super) fn raise_history_begin(&self, before: i64) -> CatalogResult<()> {
+        if self.history_begin()?.is_some_and(|begin| begin >= before) {
+            return Ok(());
+        }
+        let mut bytes = before.to_le_bytes().to_vec();
+        seal_row(&mut bytes, &[2]);
+        self.put_meta("history_begin", bytes)
     }
 
     /// Up to where the database follows the journal.

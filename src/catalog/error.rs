@@ -1,7 +1,8 @@
 //! What can go wrong in the catalog.
 
 use crate::archive::ArchiveError;
-use crate::base::{ErrorClass, ObjectName};
+use crate::base::calendar::rfc3339_seconds;
+use crate::base::{ErrorClass, ObjectName, Timestamp};
 use crate::format::{EntryPath, FormatError};
 use crate::store::StoreError;
 use std::path::PathBuf;
@@ -61,6 +62,18 @@ pub enum CatalogError {
         /// The object.
         object: ObjectName,
     },
+    /// A time of which not all is known any more.
+    #[error(
+        "what was at {} is forgotten: history is whole from {} on ([versions] in config.toml says how long it is kept)",
+        rfc3339_seconds(at.seconds),
+        rfc3339_seconds(begin.seconds.saturating_add(i64::from(begin.nanoseconds > 0)))
+    )]
+    HistoryForgotten {
+        /// The time.
+        at: Timestamp,
+        /// From when on all is known.
+        begin: Timestamp,
+    },
     /// An earlier change of this writer failed half-way.
     #[error("an earlier change of the catalog failed half-way; run the command again to continue from what is durable")]
     Interrupted,
@@ -119,7 +132,7 @@ impl CatalogError {
             Self::ParentNotDirectory { .. } => ErrorClass::NotDirectory,
             Self::ContentMissing { .. } => ErrorClass::Internal,
             Self::LinkTargetMissing { .. } => ErrorClass::NotFound,
-            Self::NotFound { .. } => ErrorClass::NotFound,
+            Self::NotFound { .. } | Self::HistoryForgotten { .. } => ErrorClass::NotFound,
             Self::IsDirectory { .. } => ErrorClass::IsDirectory,
             Self::RootRemoved => ErrorClass::Invalid,
             Self::ObjectNeeded { .. } => ErrorClass::Busy,

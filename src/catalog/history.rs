@@ -233,6 +233,26 @@ impl Database {
         })?;
         Ok(bytes as u64)
     }
+
+    /// The least end of states that must go so that the contents which only
+    /// history needs have at most `most` bytes; `None` when they have.
+    pub(super) fn history_cut(&self, most: u64) -> CatalogResult<Option<i64>> {
+        self.run(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT c.size, max(p.until) AS last FROM past_inode p JOIN content c ON c.id = p.content
+                 WHERE NOT EXISTS (SELECT 1 FROM inode i WHERE i.content = c.id) GROUP BY c.id ORDER BY last DESC",
+            )?;
+            let mut rows = statement.query([])?;
+            let mut kept = 0u64;
+            while let Some(row) = rows.next()? {
+                kept = kept.saturating_add(row.get::<_, i64>(0)? as u64);
+                if kept > most {
+                    return row.get(1).map(Some);
+                }
+            }
+            Ok(None)
+        })
+    }
 }
 
 /// A row of `past_inode`.

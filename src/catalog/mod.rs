@@ -27,7 +27,7 @@ pub use records::{
     ObjectRecord, PlaceState, SourceSignature,
 };
 pub use writer::CatalogWriter;
-pub use writes::CatalogWrites;
+pub use writes::{CatalogRemovals, CatalogWrites};
 
 use crate::archive::Archive;
 use crate::base::{ContentHash, ObjectName};

@@ -7,7 +7,10 @@
 use super::database::Database;
 use super::history::{Period, instant, timestamp};
 use super::queries::{NamedInode, ROOT};
-use super::{Catalog, CatalogResult, HistoryUsage, Inode, LIST_PAGE, NodeState, PlaceState, number};
+use super::{
+    Catalog, CatalogError, CatalogResult, HistoryRemoved, HistoryUsage, Inode, LIST_PAGE, NodeState, ObjectRecord,
+    PlaceState, number,
+};
 use crate::base::Timestamp;
 use crate::format::{EntryPath, NodeBody, NodeMeta};
 use blockframe_api::Node;
@@ -153,6 +156,38 @@ impl Catalog {
             let oldest = database.oldest_past()?.map(timestamp);
             Ok(HistoryUsage { bytes: database.past_bytes()?, oldest })
         })
+    }
+
+    /// From when on all that was is known; `None` while nothing was forgotten.
+    pub fn history_begin(&self) -> CatalogResult<Option<Timestamp>> {
+        Ok(self.read(Database::history_begin)?.map(timestamp))
+    }
+
+    /// Refuses a time of which not all is known any more.
+    ///
+    /// Error: `HistoryForgotten`.
+    pub fn check_remembered(&self, at: Timestamp) -> CatalogResult<()> {
+        match self.history_begin()? {
+            Some(begin) if at < begin => Err(CatalogError::HistoryForgotten { at, begin }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Up to when history must be forgotten, so that the contents which it
+    /// alone needs have at most `most` bytes; `None` when they have.
+    pub fn history_cut(&self, most: u64) -> CatalogResult<Option<Timestamp>> {
+        Ok(self.read(|database| database.history_cut(most))?.map(timestamp))
+    }
+
+    /// How much of history ended at or before a time.
+    pub fn history_until(&self, before: Timestamp) -> CatalogResult<HistoryRemoved> {
+        self.read(|database| database.past_until(instant(before)))
+    }
+
+    /// Objects that no name needs, nor the history that is left once
+    /// everything up to `before` is forgotten.
+    pub fn unreferenced_after(&self, before: Timestamp) -> CatalogResult<Vec<ObjectRecord>> {
+        self.read(|database| database.unreferenced_objects(instant(before)))
     }
 }
 

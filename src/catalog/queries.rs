@@ -280,17 +280,18 @@ impl Database {
         rows.into_iter().map(|(id, name, facts)| Ok((id, self.parse_object(id, &name, &facts)?))).collect()
     }
 
-    /// Objects whose contents no node has, or had.
-    pub(super) fn unreferenced_objects(&self) -> CatalogResult<Vec<ObjectRecord>> {
+    /// Objects whose contents no node has, or had in a state that ended after `before`.
+    pub(super) fn unreferenced_objects(&self, before: i64) -> CatalogResult<Vec<ObjectRecord>> {
         let rows: Vec<(i64, String, Vec<u8>)> = self.run(|connection| {
             connection
                 .prepare_cached(
                     "SELECT id, name, facts FROM object o WHERE NOT EXISTS
                      (SELECT 1 FROM content c WHERE c.object = o.id
                       AND (EXISTS (SELECT 1 FROM inode i WHERE i.content = c.id)
-                           OR EXISTS (SELECT 1 FROM past_inode p WHERE p.content = c.id))) ORDER BY name",
+                           OR EXISTS (SELECT 1 FROM past_inode p WHERE p.content = c.id AND p.until > ?1)))
+                     ORDER BY name",
                 )?
-                .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+                .query_map([before], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
                 .collect()
         })?;
         rows.into_iter().map(|(id, name, facts)| Ok(self.parse_object(id, &name, &facts)?.into())).collect()

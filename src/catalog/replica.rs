@@ -423,6 +423,9 @@ fn dump(database: &Database, take: &mut dyn FnMut(Record) -> CatalogResult<()>) 
     for (ino, content) in database.staged()? {
         take(Record::Staged { node: ino as u64, content })?;
     }
+    if let Some(begin) = database.history_begin()? {
+        take(Record::HistoryRemoved { before: timestamp(begin) })?;
+    }
     history::dump(database, take)?;
     take(Record::NextInode(database.counters()?.next_inode as u64))
 }

@@ -162,7 +162,7 @@ impl CatalogWriter {
 
     /// Objects that neither a name nor the history that is kept needs.
     pub fn unreferenced_objects(&self) -> CatalogResult<Vec<ObjectRecord>> {
-        self.state().database.unreferenced_objects()
+        self.state().database.unreferenced_objects(i64::MIN)
     }
 
     /// Forgets states that ended at or before `before`. Writes nothing when there are none.

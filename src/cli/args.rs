@@ -247,6 +247,9 @@ pub struct GetArgs {
     /// Files or directories of the archive, then the directory that takes them
     #[arg(value_name = "PATH... DEST", required = true, num_args = 2..)]
     pub paths: Vec<OsString>,
+    /// As it was then: 2026-11-20T12:00:00Z, "2026-11-20 12:00" (UTC), "2h ago", yesterday
+    #[arg(long, value_name = "TIME", value_parser = units::parse_moment)]
+    pub at: Option<Moment>,
 }
 
 /// Arguments of `rm`.

@@ -6,16 +6,17 @@
 //! that the mount answers; until then its standard error is the user's
 //! terminal, afterwards the daemon's log.
 
-use super::config::{FsyncMode, ScrubConfig};
+use super::config::{FsyncMode, ScrubConfig, VersionsConfig};
 use super::context::{Context, OpenArchive, state_directory};
 use super::error::{CliError, CliResult};
 use super::exit::ExitStatus;
+use super::retention;
 use super::service::LiveService;
 use super::writes;
 use crate::archive::Archive;
 use crate::base::{ErrorClass, LatencyGauge, Timestamp};
 use crate::catalog::{Catalog, CatalogError};
-use crate::control::{self, ControlServer};
+use crate::control::{self, ControlService};
 use crate::scrub::{CatalogLedger, ScrubDaemon, ScrubOptions, Scrubber, StopSignal};
 use crate::staging::{StagingArea, StagingLimits};
 use crate::vfs::{ArchiveVfs, HealthSource, LiveVfs, SyncPolicy, VfsLimits, WithPrivate, Writeback, WritebackOptions};
@@ -40,6 +41,8 @@ const READY: &str = "ready";
 const GRACE: Duration = Duration::from_secs(5);
 /// How often the daemon looks whether another process has changed the catalog.
 const REFRESH: Duration = Duration::from_secs(1);
+/// How often the daemon looks how much space the store has.
+const LOOK_AT_SPACE: Duration = Duration::from_secs(60);
 /// The log is begun anew when it is longer; the one before is kept.
 const MAX_LOG: u64 = 1 << 20;
 
@@ -114,10 +117,14 @@ pub(super) fn serve(
     blockframe_fuse::check_mountpoint(mountpoint, options)?;
     let served = Served::new(context, options.read_only, at)?;
     let mounted = Arc::new(blockframe_fuse::spawn(served.vfs.as_vfs(), mountpoint, options)?);
-    let control = served.start_control(mounted.mountpoint())?;
+    let service = served.service(mounted.mountpoint());
+    let control = match &service {
+        Some(service) => Some(control::serve(&served.directory, Arc::clone(service) as Arc<dyn ControlService>)?),
+        None => None,
+    };
     let stop = Arc::new(Stop::default());
     let log = background.then(|| Log::new(&served.directory));
-    let workers = start_workers(&served, log.clone(), &stop)?;
+    let workers = start_workers(&served, service, context.config().versions.clone(), log.clone(), &stop)?;
     let scrubber = served.start_scrubber(&context.config().scrub)?;
     announce(log.as_ref())?;
     tracing::info!(mountpoint = %mounted.mountpoint().display(), archive = %served.directory.display(), "mounted");
@@ -257,11 +264,10 @@ impl Served {
         Ok(Filesystem::Live { vfs, writeback, quota })
     }
 
-    /// Serves other processes of this program. Ends when dropped.
-    fn start_control(&self, mountpoint: &Path) -> CliResult<Option<ControlServer>> {
-        let Filesystem::Live { vfs, writeback, quota } = &self.vfs else { return Ok(None) };
-        let service = LiveService::new(vfs.clone(), writeback.clone(), mountpoint.to_path_buf(), *quota);
-        Ok(Some(control::serve(&self.directory, Arc::new(service))?))
+    /// What other processes of this program are served with.
+    fn service(&self, mountpoint: &Path) -> Option<Arc<LiveService>> {
+        let Filesystem::Live { vfs, writeback, quota } = &self.vfs else { return None };
+        Some(Arc::new(LiveService::new(vfs.clone(), writeback.clone(), mountpoint.to_path_buf(), *quota)))
     }
 
     /// Verification in the background, unless the configuration refuses it. Ends when dropped.
@@ -303,7 +309,13 @@ fn wait_for_the_last_daemon(directory: &Path, catalog: &Catalog) -> CliResult<()
 }
 
 /// Starts all background work of the daemon. Each worker ends soon after `stop` says so.
-fn start_workers(served: &Served, log: Option<Log>, stop: &Arc<Stop>) -> CliResult<Vec<JoinHandle<()>>> {
+fn start_workers(
+    served: &Served,
+    service: Option<Arc<LiveService>>,
+    versions: VersionsConfig,
+    log: Option<Log>,
+    stop: &Arc<Stop>,
+) -> CliResult<Vec<JoinHandle<()>>> {
     let maintenance = {
         let view = match &served.vfs {
             Filesystem::Present(view) => Some(Arc::clone(view)),
@@ -330,7 +342,33 @@ fn start_workers(served: &Served, log: Option<Log>, stop: &Arc<Stop>) -> CliResu
         Ok(())
     };
     start("maintenance", Box::new(maintenance))?;
+    if let Some(service) = service {
+        let (archive, stop) = (Arc::clone(&served.archive), Arc::clone(stop));
+        start("retention", Box::new(move || keep_retention(&service, &archive, &versions, &stop)))?;
+    }
     Ok(workers)
+}
+
+/// Forgets what has had its time, now and then, and frees what only it needed.
+fn keep_retention(service: &LiveService, archive: &Archive, versions: &VersionsConfig, stop: &Stop) {
+    let mut rounds = retention::Rounds::default();
+    let mut passed = Duration::ZERO;
+    loop {
+        let short = service.is_full() || archive.store().space().is_ok_and(retention::is_short);
+        if rounds.is_due(passed, short) {
+            match retention::round(service, archive, versions, short) {
+                Ok(removed) if removed == retention::Removed::default() => {}
+                Ok(retention::Removed { states, objects, bytes }) => {
+                    tracing::info!(states, objects, bytes, "old versions were removed");
+                }
+                Err(error) => tracing::warn!("old versions could not be removed: {error}"),
+            }
+        }
+        passed = LOOK_AT_SPACE;
+        if stop.wait(LOOK_AT_SPACE) {
+            return;
+        }
+    }
 }
 
 /// Tells systemd, or the process that started this one, that the mount answers.

@@ -1,7 +1,8 @@
 //! What stood at a path over time, as far as history is kept.
 
+use super::context::OpenArchive;
 use super::error::{CliError, CliResult};
-use super::units;
+use super::units::{self, Moment};
 use crate::base::{ContentHash, ErrorClass, Timestamp};
 use crate::catalog::{Catalog, NodeState, PlaceState};
 use crate::format::{EntryPath, NodeBody, NodeMeta};
@@ -55,6 +56,16 @@ impl Version {
     fn is_same_content(&self, other: &Self) -> bool {
         self.node == other.node && self.body == other.body && self.until == Some(other.since)
     }
+}
+
+/// Which moment the user means, where all is known of it.
+///
+/// Error: `NotFound` when some of what was then is forgotten.
+pub fn remembered(open: &OpenArchive, moment: Option<Moment>) -> CliResult<Option<Timestamp>> {
+    let Some(moment) = moment else { return Ok(None) };
+    let at = moment.when(open.archive.clock().now());
+    open.catalog.check_remembered(at)?;
+    Ok(Some(at))
 }
 
 /// The versions at a path, oldest first.

@@ -14,6 +14,7 @@ pub mod interrupt;
 mod logging;
 pub mod namespace;
 pub mod output;
+mod retention;
 mod service;
 pub mod units;
 mod writes;

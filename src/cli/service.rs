@@ -1,14 +1,14 @@
 //! What the mount daemon does for other processes of this program.
 
 use crate::base::{ErrorClass, Timestamp};
-use crate::catalog::{CatalogResult, CommitSummary, NewObject, ObjectRecord};
+use crate::catalog::{Catalog, CatalogError, CatalogRemovals, CatalogResult, CommitSummary, NewObject, ObjectRecord};
 use crate::control::{ControlError, ControlResult, ControlService, DaemonStatus, Purpose, SyncProgress};
 use crate::format::{Entry, EntryPath};
 use crate::namespace::NamespaceError;
 use crate::vfs::{LiveVfs, Rest, Writeback};
 use blockframe_api::VfsError;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// The live filesystem and its write-back, for the control socket.
 pub(super) struct LiveService {
@@ -18,15 +18,48 @@ pub(super) struct LiveService {
     quota: u64,
     /// What another process does now.
     guest: Mutex<Option<Guest>>,
+    /// This process removes no objects any more.
+    collected: Condvar,
 }
 
-/// A process that writes or removes objects.
+/// Who writes or removes objects beside the write-back.
 enum Guest {
     Committing,
     /// No object is written meanwhile.
     Collecting {
         _rest: Rest,
     },
+    /// This process removes some, which takes a moment.
+    Housekeeping,
+}
+
+/// While this is held, no other process and no write-back writes objects, and they may be removed.
+pub(super) struct Collector<'s> {
+    service: &'s LiveService,
+    _rest: Rest,
+}
+
+impl Drop for Collector<'_> {
+    fn drop(&mut self) {
+        *self.service.guest() = None;
+        self.service.collected.notify_all();
+    }
+}
+
+impl CatalogRemovals for Collector<'_> {
+    fn remove_object(&self, object: &ObjectRecord) -> CatalogResult<()> {
+        let removed = self.service.vfs.namespace().alone(|writer| writer.remove_object(object));
+        removed.map_err(to_catalog)
+    }
+
+    fn unreferenced_objects(&self) -> CatalogResult<Vec<ObjectRecord>> {
+        self.service.vfs.namespace().alone(|writer| writer.unreferenced_objects()).map_err(to_catalog)
+    }
+
+    fn remove_history(&self, before: Timestamp) -> CatalogResult<u64> {
+        let removed = self.service.vfs.namespace().alone(|writer| writer.remove_history(before));
+        removed.map(|removed| removed.names + removed.states).map_err(to_catalog)
+    }
 }
 
 fn of_vfs(error: &VfsError) -> ControlError {
@@ -40,9 +73,37 @@ fn of_namespace(error: NamespaceError) -> ControlError {
     }
 }
 
+fn to_catalog(error: NamespaceError) -> CatalogError {
+    match error {
+        NamespaceError::Catalog(error) => error,
+        error => CatalogError::Daemon { class: error.class(), message: error.to_string() },
+    }
+}
+
 impl LiveService {
     pub(super) fn new(vfs: Arc<LiveVfs>, writeback: Arc<Writeback>, mountpoint: PathBuf, quota: u64) -> Self {
-        Self { vfs, writeback, mountpoint, quota, guest: Mutex::new(None) }
+        Self { vfs, writeback, mountpoint, quota, guest: Mutex::new(None), collected: Condvar::new() }
+    }
+
+    /// The catalog, which lags a little behind the filesystem.
+    pub(super) fn catalog(&self) -> &Catalog {
+        self.vfs.namespace().catalog()
+    }
+
+    /// Whether staged content waits for room on the store.
+    pub(super) fn is_full(&self) -> bool {
+        self.writeback.status().store_is_full
+    }
+
+    /// Makes this process the one that removes objects; `None` while another one writes.
+    pub(super) fn collector(&self) -> Option<Collector<'_>> {
+        let mut guest = self.guest();
+        if guest.is_some() {
+            return None;
+        }
+        *guest = Some(Guest::Housekeeping);
+        drop(guest);
+        Some(Collector { service: self, _rest: self.writeback.rest() })
     }
 
     fn guest(&self) -> MutexGuard<'_, Option<Guest>> {
@@ -82,6 +143,9 @@ impl ControlService for LiveService {
 
     fn begin(&self, purpose: Purpose) -> ControlResult<()> {
         let mut guest = self.guest();
+        while matches!(*guest, Some(Guest::Housekeeping)) {
+            guest = self.collected.wait(guest).unwrap_or_else(PoisonError::into_inner);
+        }
         if guest.is_some() {
             let busy = "another blockframe process is writing to this archive; wait until it is done";
             return Err(ControlError::refused(ErrorClass::Busy, busy));

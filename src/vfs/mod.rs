@@ -93,6 +93,8 @@ impl ArchiveVfs {
 
     /// The view of an open archive as it was at a time, as far as the catalog
     /// keeps history.
+    ///
+    /// Error: `HistoryForgotten` for a time of which not all is known any more.
     pub fn at(
         archive: Arc<Archive>,
         catalog: Arc<Catalog>,
@@ -100,6 +102,7 @@ impl ArchiveVfs {
         limits: VfsLimits,
         at: Timestamp,
     ) -> CatalogResult<Self> {
+        catalog.check_remembered(at)?;
         Self::showing(archive, catalog, health, limits, Some(at))
     }
 

@@ -223,6 +223,66 @@ fn versions_of_a_file_and_of_a_name_are_kept_until_they_are_forgotten() {
 }
 
 #[test]
+fn what_must_go_for_the_rest_to_fit_is_known_before_it_goes() {
+    let place = Place::new();
+    for content in CONTENTS {
+        place.store_contents(&[content]);
+    }
+    let catalog = place.catalog();
+    let writer = catalog.writer().unwrap();
+    write(&writer, &[time(10), inode(2, content(b"one")), name(1, "f", 2), inode(3, content(b"three"))]);
+    write(&writer, &[name(1, "g", 3)]);
+    for (seconds, bytes) in [(20, CONTENTS[1]), (30, CONTENTS[0]), (40, CONTENTS[2]), (50, b"")] {
+        write(&writer, &[time(seconds), inode(2, content(bytes))]);
+    }
+    // "three" is current in another file. "one" ended at 40 last, "two!" at 30.
+    assert_eq!(catalog.history_usage().unwrap().bytes, 7);
+    for (most, cut) in [(7, None), (6, Some(at(30))), (3, Some(at(30))), (2, Some(at(40))), (0, Some(at(40)))] {
+        assert_eq!(catalog.history_cut(most).unwrap(), cut, "at most {most}");
+    }
+    assert_eq!(catalog.history_until(at(30)).unwrap(), HistoryRemoved { names: 0, states: 2 });
+    let freed = |before| -> Vec<u64> {
+        catalog.unreferenced_after(before).unwrap().iter().map(|object| object.key.plain_size).collect()
+    };
+    assert_eq!((freed(at(29)), freed(at(30)), freed(at(40)).len()), (vec![], vec![4], 2));
+    writer.remove_history(at(30)).unwrap();
+    assert_eq!((catalog.history_usage().unwrap().bytes, catalog.history_cut(3).unwrap()), (3, None));
+}
+
+#[test]
+fn times_of_which_not_all_is_known_are_refused_after_any_rebuild() {
+    let place = Place::new();
+    place.store_contents(&CONTENTS);
+    let catalog = place.catalog();
+    let writer = catalog.writer().unwrap();
+    write(&writer, &[time(10), inode(2, content(b"one")), name(1, "f", 2)]);
+    write(&writer, &[time(20), inode(2, content(b"two!"))]);
+    writer.remove_history(at(15)).unwrap();
+    // Nothing was forgotten, so all is known.
+    assert_eq!(catalog.history_begin().unwrap(), None);
+    catalog.check_remembered(at(0)).unwrap();
+    writer.remove_history(at(25)).unwrap();
+    let check = |catalog: &Catalog| {
+        assert_eq!(catalog.history_begin().unwrap(), Some(at(25)));
+        catalog.check_remembered(at(25)).unwrap();
+        let error = catalog.check_remembered(at(24)).unwrap_err();
+        assert_eq!(error.class(), crate::base::ErrorClass::NotFound);
+        assert!(error.to_string().contains("1970-01-12T13:47:05Z"), "{error}");
+    };
+    check(&catalog);
+    writer.finish().unwrap();
+    drop(catalog);
+    let catalog = rebuilt(&place);
+    check(&catalog);
+    // A snapshot tells it too.
+    let writer = catalog.writer().unwrap();
+    writer.rewrite_journal().unwrap();
+    writer.finish().unwrap();
+    drop(catalog);
+    check(&rebuilt(&place));
+}
+
+#[test]
 fn what_nobody_saw_is_not_kept() {
     let place = Place::new();
     place.store_contents(&CONTENTS);

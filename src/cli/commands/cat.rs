@@ -5,6 +5,7 @@ use crate::cli::args::{ByteSpan, CatArgs};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, CliResult};
 use crate::cli::exit::ExitStatus;
+use crate::cli::history;
 use crate::cli::namespace::{parse_path, resolve_at};
 use crate::cli::output::printable;
 use crate::cli::writes::{Newest, settle};
@@ -16,7 +17,7 @@ use std::sync::atomic::AtomicBool;
 pub(super) fn run(context: &Context, args: &CatArgs) -> CliResult<ExitStatus> {
     let open = context.open()?;
     settle(context, &open, Newest::Contents(parse_path(&args.path)?))?;
-    let at = args.at.map(|moment| moment.when(open.archive.clock().now()));
+    let at = history::remembered(&open, args.at)?;
     let (path, inode) = resolve_at(&open.catalog, Some(&args.path), at)?;
     let content = match &inode.body {
         NodeBody::File(content) => content,

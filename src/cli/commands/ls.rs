@@ -67,7 +67,7 @@ pub(super) fn ls(context: &Context, args: &LsArgs) -> CliResult<ExitStatus> {
     if args.deleted {
         return deleted(&open, out, args);
     }
-    let at = args.at.map(|moment| moment.when(open.archive.clock().now()));
+    let at = history::remembered(&open, args.at)?;
     let (path, inode) = resolve_at(&open.catalog, args.path.as_deref(), at)?;
     let mut show = |entry: &EntryPath, inode: &Inode| {
         // With -R names would be ambiguous, so whole paths are shown.
@@ -171,7 +171,7 @@ pub(super) fn find(context: &Context, args: &FindArgs) -> CliResult<ExitStatus> 
     let open = context.open()?;
     settle(context, &open, Newest::Names)?;
     let out = context.out();
-    let at = args.at.map(|moment| moment.when(open.archive.clock().now()));
+    let at = history::remembered(&open, args.at)?;
     walk_at(&open.catalog, Node::ROOT, &EntryPath::root(), at, &mut |path, inode| {
         let subject = if by_path { path.as_bytes() } else { path.name() };
         if !matcher.is_match(OsStr::from_bytes(subject)) {
@@ -199,7 +199,7 @@ pub(super) fn stat(context: &Context, args: &StatArgs) -> CliResult<ExitStatus> 
     settle(context, &open, Newest::Names)?;
     let out = context.out();
     let path = parse_path(&args.path)?;
-    let at = args.at.map(|moment| moment.when(open.archive.clock().now()));
+    let at = history::remembered(&open, args.at)?;
     let (_, inode) = resolve_at(&open.catalog, Some(&args.path), at)?;
     let holding = Holding::of(&open, &inode)?;
     let attributes = inode.attributes();

@@ -6,7 +6,7 @@ use crate::cli::args::{PathArg, RestoreArgs};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, CliResult};
 use crate::cli::exit::ExitStatus;
-use crate::cli::history::{Version, choose, versions};
+use crate::cli::history::{Version, choose, remembered, versions};
 use crate::cli::namespace::{kind_word, parse_path, walk_at};
 use crate::cli::output::{JsonPath, Table};
 use crate::cli::units;
@@ -67,9 +67,8 @@ pub(super) fn restore(context: &Context, args: &RestoreArgs) -> CliResult<ExitSt
     let out = context.out();
     let writer = writes(&open, Purpose::Commit)?;
     let now = open.archive.clock().now();
-    let (entries, what) = match args.at {
-        Some(moment) => {
-            let at = moment.when(now);
+    let (entries, what) = match remembered(&open, args.at)? {
+        Some(at) => {
             let Some(inode) = open.catalog.resolve_at(&path, at)? else {
                 let hint =
                     format!("{path} was not there at {}; `blockframe versions` shows when it was", units::rfc3339(at));

@@ -4,7 +4,8 @@ use super::super::{ArchiveVfs, Parts, error, lock};
 use super::numbers::ViewId;
 use crate::base::Timestamp;
 use crate::base::calendar::{parse_time, rfc3339_seconds};
-use blockframe_api::{CachePolicy, VfsResult};
+use crate::catalog::CatalogError;
+use blockframe_api::{CachePolicy, VfsError, VfsResult};
 use lru::LruCache;
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroUsize;
@@ -64,7 +65,15 @@ impl Views {
             return Ok(view);
         }
         let at = std::str::from_utf8(name).ok().and_then(parse_time).filter(|at| self.can_show(*at));
-        let vfs = Arc::new(self.parts.view(at.ok_or_else(error::no_name)?));
+        let at = at.ok_or_else(error::no_name)?;
+        match self.parts.catalog.check_remembered(at) {
+            Ok(()) => {}
+            Err(error @ CatalogError::HistoryForgotten { .. }) => {
+                return Err(VfsError::new(error.class(), error.to_string()));
+            }
+            Err(error) => return Err(error::of_catalog(&error)),
+        }
+        let vfs = Arc::new(self.parts.view(at));
         let mut state = lock(&self.state);
         if let Some(&id) = state.by_name.get(name)
             && let Some(known) = state.known.get(&id)
@@ -117,13 +126,15 @@ impl Views {
     /// ended within the archive's first hour stood a second before.
     pub(super) fn listed(&self) -> VfsResult<BTreeSet<String>> {
         let changes = self.parts.catalog.change_times(LISTED).map_err(|error| error::of_catalog(&error))?;
+        let begin = self.parts.catalog.history_begin().map_err(|error| error::of_catalog(&error))?;
         let show = |seconds| Timestamp { seconds, nanoseconds: 0 };
         let mut listed = BTreeSet::new();
         for change in changes {
             let last = if change.nanoseconds > 0 { change.seconds } else { change.seconds - 1 };
             for hour in [last, last - HOUR].map(|second| second.div_euclid(HOUR) * HOUR) {
                 let seconds = if self.can_show(show(hour)) { hour } else { last };
-                if self.can_show(show(seconds)) {
+                let is_known = begin.is_none_or(|begin| show(seconds) >= begin);
+                if is_known && self.can_show(show(seconds)) {
                     listed.insert(rfc3339_seconds(seconds));
                 }
             }
