@@ -9,14 +9,18 @@
 
 #[path = "../kit/mod.rs"]
 mod kit;
+mod mounted;
 mod ops;
 mod world;
 
 use ops::{Dice, Op, shrunk};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use world::Mode;
 
 /// Rows of a quick run.
-const CASES: u64 = 60;
+const CASES: u64 = 70;
+/// And of those with real mounts.
+const MOUNTED_CASES: u64 = 8;
 /// Operations of a row.
 const LENGTH: usize = 120;
 
@@ -50,16 +54,15 @@ fn cases(quick: u64, length: usize, run: impl Fn(u64, &[Op]) -> anyhow::Result<(
 
 #[test]
 fn whatever_is_done_the_model_shows_the_same() {
-    cases(CASES, LENGTH, |seed, row| world::run(row, seed % 4 == 3));
+    cases(CASES, LENGTH, |seed, row| {
+        let mode = Mode { far: seed % 4 == 0, eager: seed % 4 == 1, passthrough: seed % 4 == 3 };
+        world::run(row, mode)
+    });
 }
 
 #[test]
-fn zz_time() {
-    for n in [0, 1, 120] {
-        let start = std::time::Instant::now();
-        for seed in 0..5 {
-            world::run(&Dice::new(seed).row(n), false).unwrap();
-        }
-        println!("{n}: {:?}", start.elapsed() / 5);
+fn whatever_is_done_with_a_mount_looks_as_in_a_plain_directory() {
+    if kit::program::can_mount() && rustix::process::geteuid().is_root() {
+        cases(MOUNTED_CASES, LENGTH, |seed, row| mounted::run(row, seed % 2 == 1));
     }
 }

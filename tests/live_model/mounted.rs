@@ -3,9 +3,9 @@
 
 use super::kit::program::is_mounted;
 use super::ops::{At, Change, DIRECTORIES, HANDLES, How, Kind, NAMES, On, Op, Time, XATTRS, Value};
-use super::world::{pattern, xattr_value};
+use super::world::{opened_in, pattern, xattr_value};
 use anyhow::{Context as _, Result, bail, ensure};
-use blockframe::vfs::LiveVfs;
+use blockframe::vfs::{LiveVfs, Writeback, WritebackOptions};
 use blockframe_api::{AllocateMode, RenameMode, XattrMode};
 use blockframe_fuse::{MountOptions, Mounted, spawn};
 use rustix::fs::{AtFlags, CWD, FallocateFlags, FileType, Mode, RenameFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, XattrFlags};
@@ -16,6 +16,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// Content behind this is left to the test without a mount.
@@ -44,7 +45,8 @@ pub struct Sides {
     open: Vec<Open>,
     mounted: Option<Mounted>,
     live: Weak<LiveVfs>,
-    start: Box<dyn Fn(&Path) -> Result<LiveVfs>>,
+    writeback: Option<Arc<Writeback>>,
+    eager: bool,
 }
 
 impl Drop for Sides {
@@ -195,7 +197,7 @@ fn copy_range(from: &File, from_offset: u64, to: &File, to_offset: u64, length: 
 
 fn set(path: &Path, change: Change) -> io::Result<()> {
     if let Some(size) = change.size {
-        options(How { read: false, write: true, truncate: false }).open(path)?.set_len(size % FAR)?;
+        options(How { read: false, write: true, truncate: false }).open(path)?.set_len(size)?;
     }
     if let Some(permissions) = change.permissions {
         fs::set_permissions(path, Permissions::from_mode(permissions.into()))?;
@@ -212,10 +214,13 @@ fn set(path: &Path, change: Change) -> io::Result<()> {
 }
 
 impl Sides {
-    /// A mount of what `start` opens in a directory, and a plain copy of it.
-    pub fn new(directory: TempDir, start: Box<dyn Fn(&Path) -> Result<LiveVfs>>) -> Result<Self> {
+    /// A mount, and a plain copy of it. `eager`: files are committed as soon as they are closed.
+    pub fn new(eager: bool) -> Result<Self> {
+        // Not in memory: the plain directory's filesystem shall be an ordinary one.
+        let directory = tempfile::tempdir()?;
         fs::create_dir(directory.path().join("mnt"))?;
-        let mut sides = Self { directory, open: Vec::new(), mounted: None, live: Weak::new(), start };
+        let mut sides =
+            Self { directory, open: Vec::new(), mounted: None, live: Weak::new(), writeback: None, eager };
         sides.begin()?;
         let copied = Command::new("cp").arg("-a").arg(sides.mount()).arg(sides.plain()).status()?;
         ensure!(copied.success());
@@ -232,8 +237,10 @@ impl Sides {
     }
 
     fn begin(&mut self) -> Result<()> {
-        let live = Arc::new((self.start)(self.directory.path())?);
+        let live = opened_in(self.directory.path())?;
         self.live = Arc::downgrade(&live);
+        let delay = Duration::from_secs(if self.eager { 0 } else { 3600 });
+        self.writeback = Some(Writeback::start(&live, WritebackOptions { delay, gather: delay })?);
         let options = MountOptions { suid: true, dev: true, ..MountOptions::new("blockframe:test") };
         self.mounted = Some(spawn(live, &self.mount(), &options)?);
         Ok(())
@@ -242,6 +249,9 @@ impl Sides {
     fn restart(&mut self) -> Result<()> {
         self.open.clear();
         self.mounted = None;
+        if let Some(writeback) = self.writeback.take() {
+            writeback.stop();
+        }
         // The session's threads let go of it a little later.
         while self.live.strong_count() > 0 {
             std::thread::yield_now();
@@ -292,11 +302,12 @@ impl Sides {
     }
 
     pub fn step(&mut self, op: Op) -> Result<()> {
-        match op {
+        match op.nearer(FAR) {
             Op::Create { at, permissions, how, .. } => {
                 let (mount, plain) = self.paths(at);
-                let mut options = options(How { truncate: false, ..how });
-                options.create_new(how.write).mode(permissions.into());
+                let how = How { write: true, truncate: false, ..how };
+                let mut options = options(how);
+                options.create_new(true).mode(permissions.into());
                 let files = both(options.open(mount), options.open(plain))?;
                 self.opened(files, how);
             }
@@ -338,8 +349,12 @@ impl Sides {
             | Op::List { .. }
             | Op::InRemoved { .. }
             | Op::FlushNames
-            | Op::Commit
             | Op::Tick { .. } => {}
+            Op::Commit => {
+                if let Some(writeback) = &self.writeback {
+                    writeback.drain(None, &mut |_| true)?;
+                }
+            }
         }
         Ok(())
     }
@@ -348,7 +363,7 @@ impl Sides {
         match op {
             Op::Read { file, offset, length } => {
                 let Some(open) = self.file(file, true, false) else { return Ok(()) };
-                let (offset, length) = (offset % FAR, length as usize);
+                let length = length as usize;
                 let done = both(read(&open.mount, offset, length), read(&open.plain, offset, length))?;
                 if let Some((found, expected)) = done {
                     same_bytes(&found, &expected)?;
@@ -356,7 +371,7 @@ impl Sides {
             }
             Op::Write { file, offset, length, seed, .. } => {
                 let Some(open) = self.file(file, false, true) else { return Ok(()) };
-                let (bytes, offset) = (pattern(length, seed), offset % FAR);
+                let bytes = pattern(length, seed);
                 both(open.mount.write_all_at(&bytes, offset), open.plain.write_all_at(&bytes, offset))?;
             }
             Op::Scatter { file, offset, pieces, stride } => {
@@ -369,14 +384,13 @@ impl Sides {
             }
             Op::Allocate { file, offset, length, mode } => {
                 let Some(open) = self.file(file, false, true) else { return Ok(()) };
-                let offset = offset % FAR;
                 both(allocate(&open.mount, offset, length, mode), allocate(&open.plain, offset, length, mode))?;
             }
             Op::CopyRange { from, from_offset, to, to_offset, length } => {
                 let (Some(source), Some(target)) = (self.file(from, true, false), self.file(to, false, true)) else {
                     return Ok(());
                 };
-                let (from_offset, to_offset, length) = (from_offset % FAR, to_offset % FAR, length as usize);
+                let length = length as usize;
                 let mount = copy_range(&source.mount, from_offset, &target.mount, to_offset, length);
                 let plain = copy_range(&source.plain, from_offset, &target.plain, to_offset, length);
                 if let Some((found, expected)) = both(mount, plain)? {
@@ -461,8 +475,8 @@ impl Sides {
 }
 
 /// Does all operations in both, and compares in the end.
-pub fn run(row: &[Op], directory: TempDir, start: Box<dyn Fn(&Path) -> Result<LiveVfs>>) -> Result<()> {
-    let mut sides = Sides::new(directory, start)?;
+pub fn run(row: &[Op], eager: bool) -> Result<()> {
+    let mut sides = Sides::new(eager)?;
     for (at, op) in row.iter().enumerate() {
         sides.step(*op).with_context(|| format!("operation {at}, {op:?}"))?;
     }

@@ -103,6 +103,8 @@ pub enum Op {
     InRemoved { name: usize },
     /// The catalog's database gets everything.
     FlushNames,
+    /// What is staged becomes objects.
+    Commit,
     /// All files are closed, and everything is opened again.
     Restart,
     /// The same, but what is open is not closed first.
@@ -110,6 +112,26 @@ pub enum Op {
     /// Everything that can be seen is compared.
     Compare,
     Tick { nanoseconds: u64 },
+}
+
+impl Op {
+    /// The same with all offsets below a limit.
+    pub fn nearer(mut self, limit: u64) -> Self {
+        match &mut self {
+            Op::Read { offset, .. }
+            | Op::Write { offset, .. }
+            | Op::Scatter { offset, .. }
+            | Op::Allocate { offset, .. }
+            | Op::Seek { offset, .. } => *offset %= limit,
+            Op::CopyRange { from_offset, to_offset, .. } => {
+                *from_offset %= limit;
+                *to_offset %= limit;
+            }
+            Op::Set { change: Change { size: Some(size), .. }, .. } => *size %= limit,
+            _ => {}
+        }
+        self
+    }
 }
 
 /// Numbers that look random, the same for the same seed.
@@ -289,7 +311,8 @@ impl Dice {
             5..9 => Op::Sync { file },
             9 => Op::SyncDirectory,
             10 => Op::SyncAll,
-            11..14 => Op::FlushNames,
+            11..13 => Op::FlushNames,
+            13 => Op::Commit,
             14 => Op::Restart,
             _ => Op::Abandon,
         }

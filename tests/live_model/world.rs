@@ -10,10 +10,10 @@ use blockframe::catalog::Catalog;
 use blockframe::format::EntryPath;
 use blockframe::staging::{StagingArea, StagingLimits};
 use blockframe::store::MemoryStore;
-use blockframe::vfs::{LiveVfs, SyncPolicy, VfsLimits};
+use blockframe::vfs::{LiveVfs, SyncPolicy, VfsLimits, Writeback, WritebackOptions};
 use blockframe_api::memory::MemoryVfs;
 use blockframe_api::{
-    AllocateMode, AttributeChange, Attributes, Caller, ErrorClass, Handle, Kernel, KernelCache, NewNode, Node,
+    AttributeChange, Attributes, Caller, ErrorClass, Handle, Kernel, KernelCache, NewNode, Node,
     NodeKind, OpenHow, OpenedFile, RenameMode, TimeChange, Timestamp, Vfs, VfsResult,
 };
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -21,6 +21,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 use tempfile::TempDir;
 
 const CALLER: Caller = Caller { user: 5, group: 6, umask: 0 };
@@ -28,6 +29,8 @@ const READ: OpenHow = OpenHow { read: true, write: false, truncate: false };
 const WRITE: OpenHow = OpenHow { read: false, write: true, truncate: false };
 /// Content read at once, bytes.
 const STEP: u64 = 1 << 20;
+/// What is committed does not go further out than this.
+const NEAR: u64 = 3 << 20;
 
 /// Both filesystems have this time.
 #[derive(Debug)]
@@ -59,6 +62,22 @@ impl KernelCache for NoCache {
 struct Base {
     store: MemoryStore,
     home: TempDir,
+}
+
+/// An archive with that base in a directory, as the daemon opens it.
+pub fn opened_in(directory: &Path) -> Result<Arc<LiveVfs>> {
+    static STORES: Mutex<BTreeMap<std::path::PathBuf, Arc<MemoryStore>>> = Mutex::new(BTreeMap::new());
+    let home = directory.join("home");
+    let store = Arc::clone(STORES.lock().unwrap().entry(home.clone()).or_insert_with(|| Arc::new(base().store.fork())));
+    if !home.exists() {
+        std::fs::create_dir(&home)?;
+        copy(base().home.path(), &home);
+    }
+    let archive = Arc::new(Archive::open(store, Arc::new(blockframe::base::SystemClock), Arc::new(()))?);
+    let catalog = Arc::new(Catalog::open(&home, &archive)?);
+    let staging = StagingArea::open(&home.join("staging"), StagingLimits { quota: 10 << 30, reserve: 0 })?;
+    let live = LiveVfs::open(archive, catalog, Arc::new(()), staging, VfsLimits::default(), SyncPolicy::default())?;
+    Ok(Arc::new(live))
 }
 
 fn base() -> &'static Base {
@@ -127,7 +146,8 @@ pub struct World {
     store: Arc<MemoryStore>,
     home: TempDir,
     clock: Arc<ManualClock>,
-    live: Option<LiveVfs>,
+    live: Option<Arc<LiveVfs>>,
+    writeback: Option<Arc<Writeback>>,
     memory: MemoryVfs,
     open: Vec<Open>,
     /// Nodes of the live filesystem, and those of the model that they are.
@@ -141,7 +161,18 @@ pub struct World {
     /// Published contents of files that were changed since.
     published: HashMap<Node, Snapshot>,
     removed: Vec<Pair>,
-    passthrough: bool,
+    mode: Mode,
+}
+
+/// What else goes on.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Mode {
+    /// The kernel writes new files by itself.
+    pub passthrough: bool,
+    /// Files are committed as soon as they are closed.
+    pub eager: bool,
+    /// Offsets go far out, and nothing is committed: zeros take their time.
+    pub far: bool,
 }
 
 fn open_how(how: How) -> OpenHow {
@@ -234,8 +265,7 @@ fn snapshot(vfs: &dyn Vfs, node: Node) -> Result<Snapshot> {
 }
 
 impl World {
-    /// With `passthrough` the kernel writes new files by itself.
-    pub fn new(passthrough: bool) -> Result<Self> {
+    pub fn new(mode: Mode) -> Result<Self> {
         let base = base();
         let home = scratch();
         copy(base.home.path(), home.path());
@@ -246,6 +276,7 @@ impl World {
             home,
             clock,
             live: None,
+            writeback: None,
             memory: MemoryVfs::new(Arc::new(move || now.now()), Caller::default()),
             open: Vec::new(),
             nodes: HashMap::from([(Node::ROOT, Node::ROOT)]),
@@ -254,7 +285,7 @@ impl World {
             in_place: HashSet::new(),
             published: HashMap::new(),
             removed: Vec::new(),
-            passthrough,
+            mode,
         };
         world.start()?;
         world.adopt(ROOT)?;
@@ -272,7 +303,11 @@ impl World {
         // A cache of a few chunks, so that chunks are pushed out and come back.
         let vfs_limits = VfsLimits { cache: 2 << 20, ..VfsLimits::default() };
         let live = LiveVfs::open(archive, catalog, Arc::new(()), staging, vfs_limits, SyncPolicy::default())?;
-        live.attach(Kernel { passthrough: self.passthrough, cache: Arc::new(NoCache) });
+        let live = Arc::new(live);
+        live.attach(Kernel { passthrough: self.mode.passthrough, cache: Arc::new(NoCache) });
+        let hour = Duration::from_secs(3600);
+        let delay = if self.mode.eager { Duration::ZERO } else { hour };
+        self.writeback = Some(Writeback::start(&live, WritebackOptions { delay, gather: delay })?);
         self.live = Some(live);
         Ok(())
     }
@@ -537,6 +572,7 @@ impl World {
 
     /// Does one operation with both.
     pub fn step(&mut self, op: Op) -> Result<()> {
+        let op = if self.mode.far { op } else { op.nearer(NEAR) };
         match op {
             Op::Create { .. } | Op::Make { .. } | Op::Open { .. } => self.step_make(op)?,
             Op::Read { .. } | Op::Write { .. } | Op::Scatter { .. } | Op::Allocate { .. } | Op::CopyRange { .. } | Op::Seek { .. } => {
@@ -559,7 +595,7 @@ impl World {
             Op::Restart | Op::Abandon => self.restart(op == Op::Restart)?,
             Op::Release { file } if !self.open.is_empty() => self.release(self.which(file)),
             Op::Release { .. } => {}
-            Op::Flush { .. } | Op::Sync { .. } | Op::SyncDirectory | Op::SyncAll | Op::FlushNames => {
+            Op::Flush { .. } | Op::Sync { .. } | Op::SyncDirectory | Op::SyncAll | Op::FlushNames | Op::Commit => {
                 self.step_durable(op)?;
             }
         }
@@ -873,6 +909,13 @@ impl World {
                 self.published.clear();
             }
             Op::FlushNames => self.live().namespace().flush()?,
+            Op::Commit if self.mode.far => {}
+            Op::Commit => {
+                if let Some(writeback) = &self.writeback {
+                    writeback.drain(None, &mut |_| true)?;
+                }
+                self.published.clear();
+            }
             _ => {}
         }
         Ok(())
@@ -885,6 +928,9 @@ impl World {
                 self.release(0);
             }
             self.compare().context("before the restart")?;
+        }
+        if let Some(writeback) = self.writeback.take() {
+            writeback.stop();
         }
         self.live = None;
         let left = std::mem::take(&mut self.open);
@@ -923,22 +969,10 @@ impl World {
 }
 
 /// Does all operations with both, and compares in the end.
-pub fn run(row: &[Op], passthrough: bool) -> Result<()> {
-    let mut world = World::new(passthrough)?;
+pub fn run(row: &[Op], mode: Mode) -> Result<()> {
+    let mut world = World::new(mode)?;
     for (at, op) in row.iter().enumerate() {
         world.step(*op).with_context(|| format!("operation {at}, {op:?}"))?;
     }
     world.step(Op::Restart).context("in the end")
-}
-
-// Used by the mounted test as well.
-pub fn allocate_flags(mode: AllocateMode) -> rustix::fs::FallocateFlags {
-    use rustix::fs::FallocateFlags as Flags;
-    match mode {
-        AllocateMode::Extend => Flags::empty(),
-        AllocateMode::KeepSize => Flags::KEEP_SIZE,
-        AllocateMode::Punch => Flags::KEEP_SIZE | Flags::PUNCH_HOLE,
-        AllocateMode::Zero => Flags::ZERO_RANGE,
-        AllocateMode::ZeroKeepSize => Flags::ZERO_RANGE | Flags::KEEP_SIZE,
-    }
 }
