@@ -5,7 +5,7 @@
 
 mod kit;
 
-use blockframe::archive::{Archive, EventKind};
+use blockframe::archive::{Archive, Event, EventKind};
 use blockframe::base::SystemClock;
 use blockframe::catalog::{Catalog, ObjectRecord};
 use blockframe::format::{ArchiveDescriptor, BundleRule, EntryPath, ObjectKind};
@@ -293,9 +293,11 @@ fn files_of_all_sizes_are_committed_and_stay_what_they_were() {
     for size in sizes {
         scene.write(&name(size), &content(size, size as u64));
     }
-    assert_eq!(scene.writeback.status().files, sizes.len() as u64);
+    // An empty file has nothing to be staged.
+    let staged = sizes.len() as u64 - 1;
+    assert_eq!(scene.writeback.status().files, staged);
     scene.drain();
-    assert_eq!(scene.writeback.status().files_committed, sizes.len() as u64);
+    assert_eq!(scene.writeback.status().files_committed, staged);
     for size in sizes {
         assert_eq!(scene.read(&name(size)), content(size, size as u64));
     }
@@ -457,7 +459,8 @@ fn names_may_change_while_their_files_are_committed() {
             let change = AttributeChange { permissions: Some(0o600), ..Default::default() };
             vfs.set_attributes(Caller::default(), stays, None, &change).unwrap();
         });
-        scene.drain();
+        // What came meanwhile is for the next time.
+        scene.writeback.drain(None, &mut |_| true).unwrap();
         scene.drain();
         scene.vfs.namespace().flush().unwrap();
         let view = scene.view();
@@ -612,8 +615,13 @@ fn an_edit_over_bytes_that_are_lost_stays_in_staging_and_keeps_nothing_else_up()
     assert_eq!(error.class(), ErrorClass::Unrecoverable, "{error}");
     let status = scene.writeback.status();
     assert_eq!((status.files, status.files_committed, status.failing), (1, 1, 1));
-    assert!(scene.events.0.lock().unwrap().iter().any(|event| event.kind == EventKind::Lost && event.file == "f"));
-    assert!(!scene.writeback.can_drain(), "nothing is left that could be committed");
+    let told = scene.events.0.lock().unwrap().clone();
+    let is_of_file = |event: &Event| event.kind == EventKind::Lost && event.detail.contains("stays in staging");
+    assert!(told.iter().any(is_of_file), "{told:?}");
+    // Nothing is left that could be committed, once the room of the other file was given back.
+    while scene.writeback.can_drain() {
+        std::thread::yield_now();
+    }
     // What was written can be read, and is still there at the next mount.
     let scene = scene.reopened(ASKED);
     let node = scene.vfs.lookup(Node::ROOT, b"f").unwrap().node;
@@ -632,7 +640,7 @@ fn an_edit_over_bytes_that_are_lost_stays_in_staging_and_keeps_nothing_else_up()
 #[test]
 fn what_a_process_left_behind_is_committed_by_the_next_one() {
     let scene = Scene::new(roomy_descriptor(), ASKED);
-    for index in 0..30 {
+    for index in 1..31 {
         scene.write(&format!("f{index}"), &content(index as usize * 100, index));
     }
     scene.vfs.sync_all().unwrap();
@@ -649,7 +657,7 @@ fn what_a_process_left_behind_is_committed_by_the_next_one() {
     assert_eq!((told.first(), told.last()), (Some(&30), Some(&0)));
     let view = View::of(store, home);
     assert!(!has_leftovers(&view.catalog).unwrap());
-    for index in 0..30 {
+    for index in 1..31 {
         assert_eq!(view.read(&format!("f{index}")), content(index as usize * 100, index));
     }
 }
@@ -723,18 +731,23 @@ fn a_sync_with_that_policy_returns_when_the_object_is_there() {
 fn many_writers_and_a_busy_write_back_agree_on_every_byte() {
     let options = WritebackOptions { delay: Duration::ZERO, gather: Duration::ZERO };
     let scene = Scene::new(roomy_descriptor(), options);
-    let vfs = &scene.vfs;
+    let (vfs, writeback) = (&scene.vfs, &scene.writeback);
+    let seed: u64 = std::env::var("BLOCKFRAME_SEED").map_or(1, |text| text.parse().unwrap());
+    println!("BLOCKFRAME_SEED={seed}");
     std::thread::scope(|scope| {
         for thread in 0..4u64 {
             scope.spawn(move || {
                 let name = |index: u64| format!("t{thread} f{index}");
                 let mut model: Vec<Option<Vec<u8>>> = vec![None; 6];
-                let mut state = thread + 1;
+                let mut state = seed * 4 + thread + 1;
                 let mut dice = |limit: u64| {
                     state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
                     (state >> 33) % limit
                 };
-                for step in 0..120u64 {
+                for step in 0..150u64 {
+                    if dice(12) == 0 {
+                        writeback.drain(None, &mut |_| true).unwrap();
+                    }
                     let index = dice(6);
                     let slot = &mut model[index as usize];
                     let name = name(index);
@@ -755,11 +768,15 @@ fn many_writers_and_a_busy_write_back_agree_on_every_byte() {
                             *slot = Some(bytes);
                         }
                     }
-                    let (looked, expected) = (dice(6), 0);
-                    let _ = expected;
+                    let looked = dice(6);
                     let path = format!("t{thread} f{looked}");
                     match &model[looked as usize] {
-                        Some(bytes) => assert!(read(&**vfs, &path).unwrap() == *bytes, "{path} at step {step}"),
+                        Some(bytes) => {
+                            let found = read(&**vfs, &path).unwrap();
+                            let differs = found.iter().zip(bytes).position(|(one, other)| one != other);
+                            let lens = (found.len(), bytes.len());
+                            assert!(found == *bytes, "{path} at step {step}: {lens:?} bytes, differ at {differs:?}");
+                        }
                         None => assert!(read(&**vfs, &path).is_err(), "{path} at step {step}"),
                     }
                 }

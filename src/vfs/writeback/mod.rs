@@ -233,14 +233,11 @@ impl Drain for Writeback {
             return false;
         }
         let failing = lock(&self.desk.failing).clone();
-        self.desk.is_at_work()
-            || vfs.files.any_staged(|file, staged| {
-                let times = file.times();
-                times.writers == 0
-                    && times.lost.is_none()
-                    && !failing.contains(&file.node())
-                    && !staged.is_passthrough()
-            })
+        // What is committed already stands there until its room is given back.
+        vfs.files.any_staged(|file, staged| {
+            let times = file.times();
+            times.writers == 0 && times.lost.is_none() && !failing.contains(&file.node()) && !staged.is_passthrough()
+        })
     }
 }
 
