@@ -529,14 +529,14 @@ fn the_program_finds_the_daemon() {
     assert_eq!(place.run(["commit", "tree"]).status(), Some(1));
     let server = serve(&archive, daemon.clone()).unwrap();
     place.ok(["commit", "tree"]);
-    assert_eq!(daemon.take(), ["begin Commit", "flush", "commit_entries", "end"]);
+    assert_eq!(daemon.take(), ["flush", "begin Commit", "flush", "commit_entries", "end"]);
     assert_eq!(place.ok(["cat", "tree/b"]).len(), String::from_utf8_lossy(&content(900, 900)).len());
 
     fs::create_dir_all(archive.join(".blockframe/tmp")).unwrap();
     fs::write(archive.join(".blockframe/tmp/spool-left"), "x").unwrap();
     let removed = place.ok(["gc"]);
     assert!(removed.contains("spool-left") && removed.contains("Removed 1 leftover"), "{removed}");
-    assert_eq!(daemon.take(), ["begin Collect", "flush", "end"]);
+    assert_eq!(daemon.take(), ["flush", "begin Collect", "flush", "end"]);
 
     place.ok(["sync", "tree/a"]);
     let removed = place.ok(["--json", "rm", "-r", "tree/deep"]);

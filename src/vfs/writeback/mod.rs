@@ -30,6 +30,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use worker::Worker;
 
+/// Least time between two rounds that nobody waits for.
+const BETWEEN_ROUNDS: Duration = Duration::from_millis(500);
+
 /// When files are committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WritebackOptions {
@@ -249,7 +252,8 @@ fn run(vfs: &Weak<LiveVfs>, desk: &Desk, mut worker: Worker, options: WritebackO
     let mut due = Some(moment() + options.delay);
     while let Some(task) = desk.next(due, options.delay) {
         let Some(vfs) = vfs.upgrade() else { break };
-        due = worker.round(&vfs, &task);
+        // Every round looks at all that is staged: not for each file that is due.
+        due = worker.round(&vfs, &task).map(|at| at.max(moment() + BETWEEN_ROUNDS.min(options.delay)));
         // Not the last who holds it, if that can be helped: whoever unmounts waits for its end.
         drop(vfs);
         desk.round_is_over();

@@ -387,12 +387,16 @@ fn with_content(entry: Entry, content: &FileContent) -> Entry {
     }
 }
 
-/// Writes a content as an object.
+/// Writes a content as an object, sharing what it can with the one below.
 fn store_content(
     vfs: &LiveVfs,
     source: &FrozenSource,
     plan: &ObjectPlan,
     control: &WriteControl<'_>,
 ) -> VfsResult<WrittenObject> {
-    vfs.archive.write_object(source, plan, control).map_err(of_writing)
+    let written = match source.difference() {
+        Some((base, changed)) => vfs.archive.rewrite_object(base, source, &changed, plan, control),
+        None => vfs.archive.write_object(source, plan, control),
+    };
+    written.map_err(of_writing)
 }
