@@ -72,26 +72,29 @@ pub fn drain(settings: &Settings, table: &mut Table) {
     let dd =
         timed(None, || shell(&bed.root, &format!("dd if=/dev/zero of=dd bs=1M count={mib} conv=fsync 2>/dev/null")));
     shell(&bed.root, "rm dd");
-    write_random(&bed.top.join("new"), mib << 20, &mut Dice::new(11));
-    drop_caches();
     let mount = bed.mount.as_ref().unwrap();
-    let (before, done) = (mount.io(), AtomicBool::new(false));
-    let (figure, beside) = std::thread::scope(|scope| {
-        let reader = scope.spawn(|| reads(&still, len, &|_| done.load(Ordering::Relaxed)));
-        let figure = timed(Some(mount), || bed.commit());
-        done.store(true, Ordering::Relaxed);
-        (figure, reader.join().unwrap())
-    });
-    let after = mount.io();
-    let written = (after["wchar"] - before["wchar"]) as f64 / 1048576.0;
-    let (ours, disk) = (written / figure.seconds, mib as f64 / dd.seconds);
-    table.row(
-        &format!("{mib} MiB committed in the background, parity included, while they are read beside"),
-        format!("{ours:.0} MB/s written ({:.0} MB/s of content)", mib as f64 / figure.seconds),
-        format!("{disk:.0} MB/s (dd with fsync)"),
-        format!("{:.2}; {}", ours / disk, figure.show()),
-        "stated",
-    );
+    let mut beside = Vec::new();
+    for (name, with_reads) in [("nothing else done", false), ("random reads beside", true)] {
+        write_random(&bed.top.join(format!("new, {name}")), mib << 20, &mut Dice::new(11 + u64::from(with_reads)));
+        drop_caches();
+        let (before, done) = (mount.io(), AtomicBool::new(!with_reads));
+        let figure = std::thread::scope(|scope| {
+            let reader = scope.spawn(|| reads(&still, len, &|_| done.load(Ordering::Relaxed)));
+            let figure = timed(Some(mount), || bed.commit());
+            done.store(true, Ordering::Relaxed);
+            beside = reader.join().unwrap();
+            figure
+        });
+        let written = (mount.io()["wchar"] - before["wchar"]) as f64 / 1048576.0;
+        let (ours, disk) = (written / figure.seconds, mib as f64 / dd.seconds);
+        table.row(
+            &format!("{mib} MiB committed in the background, {name}"),
+            format!("{ours:.0} MiB/s written ({:.0} MiB/s of content)", mib as f64 / figure.seconds),
+            format!("{disk:.0} MiB/s (dd with fsync)"),
+            format!("{:.2}; {}", ours / disk, figure.show()),
+            "stated",
+        );
+    }
     for (name, part) in [("median", 0.5), ("p99", 0.99)] {
         let (alone, beside) = (share(&alone, part), share(&beside, part));
         table.row(
