@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Version of the schema; a database of another version is made anew from the journal.
+/// Version of the schema; a database of an earlier version is made anew from the journal.
 const SCHEMA_VERSION: i64 = 2;
 
 /// How long a reader waits for a writer that spills its cache, or commits.
@@ -254,6 +254,11 @@ impl Database {
         self.put_meta("schema", SCHEMA_VERSION)?;
         self.put_meta("archive", archive.as_bytes().as_slice())?;
         self.store_counters(&Counters { next_inode: 1, ..Counters::default() })
+    }
+
+    /// The version of the tables, if it is a later one than this program's.
+    pub(super) fn newer_schema(&self) -> CatalogResult<Option<i64>> {
+        Ok(self.known_meta::<i64>("schema")?.filter(|version| *version > SCHEMA_VERSION))
     }
 
     /// Whether the tables are of this version, and of this archive.
