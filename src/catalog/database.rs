@@ -417,6 +417,11 @@ impl Database {
         parsed.collect()
     }
 
+    /// Whether the newest content of a node lies in staging.
+    pub(super) fn is_staged(&self, ino: i64) -> CatalogResult<bool> {
+        self.run(|connection| connection.prepare_cached("SELECT 1 FROM staged WHERE ino = ?1")?.exists([ino]))
+    }
+
     /// Nodes other than the root that have no name.
     pub(super) fn unnamed(&self) -> CatalogResult<Vec<i64>> {
         self.run(|connection| {
