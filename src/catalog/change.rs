@@ -173,7 +173,9 @@ impl<'a> Change<'a> {
         };
         let shared = old.links > 1 && !old.is_directory();
         let taken = shared && self.claimed.contains(&number(old));
-        if !taken && old.meta == *meta && old.body == *body {
+        // What manifests tell is older than anything staged.
+        let replaces_staged = !taken && self.opening.is_some() && self.database.is_staged(number(old))?;
+        if !taken && !replaces_staged && old.meta == *meta && old.body == *body {
             self.summary.unchanged += 1;
             if shared {
                 self.claimed.insert(number(old));
@@ -189,7 +191,8 @@ impl<'a> Change<'a> {
         if shared {
             self.part(&standing, old)?;
         }
-        self.emit(&Record::Inode { node: old.node.number(), meta: meta.clone(), body: body.clone() })
+        self.emit(&Record::Inode { node: old.node.number(), meta: meta.clone(), body: body.clone() })?;
+        if replaces_staged { self.emit(&Record::StagedRemoved(old.node.number())) } else { Ok(()) }
     }
 
     fn put_root(&mut self, meta: &NodeMeta, body: &NodeBody) -> CatalogResult<()> {

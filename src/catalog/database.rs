@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Version of the schema; a database of another version is made anew from the journal.
+/// Version of the schema; a database of an earlier version is made anew from the journal.
 const SCHEMA_VERSION: i64 = 2;
 
 /// How long a reader waits for a writer that spills its cache, or commits.
@@ -256,6 +256,11 @@ impl Database {
         self.store_counters(&Counters { next_inode: 1, ..Counters::default() })
     }
 
+    /// The version of the tables, if it is a later one than this program's.
+    pub(super) fn newer_schema(&self) -> CatalogResult<Option<i64>> {
+        Ok(self.known_meta::<i64>("schema")?.filter(|version| *version > SCHEMA_VERSION))
+    }
+
     /// Whether the tables are of this version, and of this archive.
     pub(super) fn check_identity(&self, archive: ArchiveId) -> CatalogResult<()> {
         let version: i64 = self.meta("schema")?;
@@ -410,6 +415,11 @@ impl Database {
                 .map_err(|error: FormatError| self.damaged(format!("staged content of inode {ino}: {error}")))
         });
         parsed.collect()
+    }
+
+    /// Whether the newest content of a node lies in staging.
+    pub(super) fn is_staged(&self, ino: i64) -> CatalogResult<bool> {
+        self.run(|connection| connection.prepare_cached("SELECT 1 FROM staged WHERE ino = ?1")?.exists([ino]))
     }
 
     /// Nodes other than the root that have no name.

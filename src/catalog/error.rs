@@ -102,6 +102,14 @@ pub enum CatalogError {
         /// Which row, and what is wrong.
         what: String,
     },
+    /// Something that a later version of this program made.
+    #[error("{place} was made by a newer blockframe ({what}); use that version")]
+    Newer {
+        /// The file.
+        place: String,
+        /// What is not known here.
+        what: String,
+    },
     /// A local file of the catalog failed.
     #[error("cannot {operation} {file}")]
     Local {
@@ -139,6 +147,7 @@ impl CatalogError {
             Self::Interrupted => ErrorClass::Latched,
             Self::Daemon { class, .. } => *class,
             Self::Database { .. } => ErrorClass::Unavailable,
+            Self::Newer { .. } | Self::Format(FormatError::Version { .. }) => ErrorClass::NotSupported,
             Self::Damaged { .. } | Self::Format(_) => ErrorClass::Damaged,
             Self::Local { source, .. } => match source.kind() {
                 std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorClass::NoSpace,

@@ -87,8 +87,7 @@ impl Applier<'_> {
         if !matches!(&node.body, NodeBody::File(content) if content.size == 0) {
             return Ok(false);
         }
-        let ino = node.node.number() as i64;
-        self.database.run(|connection| connection.prepare_cached("SELECT 1 FROM staged WHERE ino = ?1")?.exists([ino]))
+        self.database.is_staged(node.node.number() as i64)
     }
 
     pub(super) fn add_past_inode(

@@ -106,6 +106,28 @@ impl Replica {
         Ok(files)
     }
 
+    /// Refuses files of a later version.
+    ///
+    /// Error: `Newer`. What cannot be read is no error here.
+    pub(super) fn refuse_newer(&self) -> CatalogResult<()> {
+        for (kind, start) in self.files()? {
+            let Ok(file) = self.store.open(&self.key(&kind.file_name(start))?) else { continue };
+            let mut bytes = vec![0; BLOCK_LEN];
+            if file.read_at(0, &mut bytes).is_err() {
+                continue;
+            }
+            let Ok(block) = Block::parse(&bytes) else { continue };
+            if let Err(FormatError::Version { found, known, .. }) = parse_file_header(block.payload)
+                && block.header
+                && found > known
+            {
+                let what = format!("its version is {found}, this program knows {known}");
+                return Err(CatalogError::Newer { place: Self::file_key(kind, start), what });
+            }
+        }
+        Ok(())
+    }
+
     /// Length of a file; `None` when it is missing.
     pub(super) fn length(&self, kind: FileKind, start: u64) -> CatalogResult<Option<u64>> {
         match self.store.open(&self.key(&kind.file_name(start))?) {

@@ -347,3 +347,28 @@ fn readers_of_other_processes_come_and_go_while_a_writer_lives() {
     assert_eq!(other(), 9);
     assert_eq!(place.events(), 0);
 }
+
+#[test]
+fn an_entry_replaces_what_is_staged_at_its_path_even_with_the_content_below_it() {
+    let place = Place::new();
+    place.store_contents(&[b"base", b"new"]);
+    place.commit(&[file("a", b"base"), file("b", b"base"), file("c", b"base")]).unwrap();
+    let catalog = place.catalog();
+    let writer = catalog.writer().unwrap();
+    let node = |path: &str| catalog.resolve(&super::path(path)).unwrap().unwrap().node.number();
+    let (a, b, c) = (node("a"), node("b"), node("c"));
+    write(&writer, &[staged(a, 1), staged(b, 2), staged(c, 3)]);
+    let entries = [file("a", b"new"), file("b", b"base")];
+    let summary = writer.commit_entries(&mut entries.into_iter().map(Ok)).unwrap();
+    assert_eq!((summary.changed, summary.unchanged), (2, 0));
+    let mut left = Vec::new();
+    catalog.staged(&mut |node, _| left.push(node.number())).unwrap();
+    assert_eq!(left, [c]);
+    writer.finish().unwrap();
+    drop(catalog);
+    // What a rebuild puts together from manifests is older than what is staged.
+    place.lose_database();
+    let mut left = Vec::new();
+    place.catalog().staged(&mut |node, _| left.push(node.number())).unwrap();
+    assert_eq!(left, [c]);
+}

@@ -8,6 +8,7 @@ use crate::catalog::{CatalogResult, CommitSummary};
 use crate::format::{Entry, EntryPath, NodeBody};
 use crate::vfs::error;
 use blockframe_api::{Node, NodeKind, Vfs as _, VfsResult};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -17,23 +18,33 @@ impl LiveVfs {
     pub fn commit_entries(&self, entries: &mut dyn Iterator<Item = CatalogResult<Entry>>) -> VfsResult<CommitSummary> {
         // What was published before is older than the entries, and is history.
         self.sync_all()?;
-        let committed = self.namespace.alone(|writer| writer.commit_entries(entries));
-        let summary = committed.map_err(|error| error::of_namespace(&error))?;
+        let catalog = self.namespace.catalog();
+        let committed = self.namespace.alone(|writer| {
+            let mut replaced = HashSet::new();
+            catalog.staged(&mut |node, _| _ = replaced.insert(node))?;
+            let summary = writer.commit_entries(entries)?;
+            catalog.staged(&mut |node, _| _ = replaced.remove(&node))?;
+            Ok((summary, replaced))
+        });
+        let (summary, replaced) = committed.map_err(|error| error::of_namespace(&error))?;
         self.foreign_changes.fetch_add(1, Ordering::AcqRel);
         for file in self.files.all() {
-            self.reconcile(&file)?;
+            self.reconcile(&file, replaced.contains(&file.node()))?;
         }
         Ok(summary)
     }
 
     /// A file that is open or staged becomes what the catalog says it is now.
-    fn reconcile(&self, file: &Arc<LiveFile>) -> VfsResult<()> {
+    /// `replaced`: what was staged of it counts no more.
+    fn reconcile(&self, file: &Arc<LiveFile>, replaced: bool) -> VfsResult<()> {
         let node = file.node();
         let inode = self.namespace.ask(|draft| draft.find_node(node)).map_err(|error| error::of_namespace(&error))?;
         let _one = file.publishing();
         let mut content = file.content_mut();
         let now = match inode.as_ref().map(|inode| &inode.body) {
-            Some(NodeBody::File(now)) if content.base.as_ref().is_some_and(|base| base.content == *now) => {
+            Some(NodeBody::File(now))
+                if !replaced && content.base.as_ref().is_some_and(|base| base.content == *now) =>
+            {
                 return Ok(());
             }
             Some(NodeBody::File(now)) => Some(now.clone()),
