@@ -57,7 +57,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_millis(50);
 
 /// A moment for durations.
-#[expect(clippy::disallowed_methods, reason = "a duration; nothing of it is stored")]
 fn monotonic() -> Instant {
     Instant::now()
 }

@@ -28,11 +28,14 @@ pub(super) struct Emptiness {
     pub(super) is_empty: bool,
 }
 
+/// A name: its directory, and what it is called there.
+pub(super) type Name = (Node, Vec<u8>);
+
 /// What a draft changes.
 #[derive(Default)]
 pub(super) struct Edits {
     pub(super) nodes: Vec<(Node, Option<Arc<Inode>>)>,
-    pub(super) names: Vec<((Node, Vec<u8>), Option<Node>)>,
+    pub(super) names: Vec<(Name, Option<Node>)>,
     pub(super) parents: Vec<(Node, Node)>,
     pub(super) records: Vec<Record>,
     pub(super) staged: Vec<(StagingId, Generation)>,

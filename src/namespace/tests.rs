@@ -105,7 +105,11 @@ fn an_open_node_outlives_its_last_name() {
     let fixture = Fixture::new();
     let namespace = fixture.open();
     let node = make(&namespace, Node::ROOT, "a", file("a").1);
-    namespace.change(|draft| Ok(draft.open(node))).unwrap();
+    let opened = namespace.change(|draft| {
+        draft.open(node);
+        Ok(())
+    });
+    opened.unwrap();
     let removed = namespace.change(|draft| {
         draft.take_name(Node::ROOT, b"a", node)?;
         draft.drop_unnamed(node)

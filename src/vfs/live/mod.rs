@@ -42,7 +42,6 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
 /// A moment for ages and delays, which no clock's correction changes.
-#[expect(clippy::disallowed_methods, reason = "ages only; nothing of it is stored")]
 pub(super) fn moment() -> Instant {
     Instant::now()
 }

@@ -1,7 +1,7 @@
 //! Opening, closing, publishing.
 
 use super::file::{Base, Content, LiveFile};
-use super::{LiveVfs, OpenLive};
+use super::{LiveVfs, OpenLive, SyncPolicy};
 use crate::format::{FileContent, NodeBody};
 use crate::namespace::Removed;
 use crate::staging::StagedFile;
@@ -83,7 +83,8 @@ impl LiveVfs {
         // A program that reads what it writes, a database say, gets its bytes
         // back as they were at its last fsync after a crash; the kernel's own
         // writing cannot promise that.
-        let wanted = how.write && !how.read && file.times().handles == 1;
+        // Nor can such a file be committed before the kernel lets go of it.
+        let wanted = how.write && !how.read && file.times().handles == 1 && self.sync_policy == SyncPolicy::Staging;
         if !wanted || !self.kernel.get().is_some_and(|kernel| kernel.passthrough) {
             return Ok(None);
         }
