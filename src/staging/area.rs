@@ -16,6 +16,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::JoinHandle;
 
@@ -42,7 +43,15 @@ pub struct StagingArea {
     most_open: usize,
     /// Works for the store, from the first file on. It has the store only, so that the area can end it.
     thread: OnceLock<Option<JoinHandle<()>>>,
+    /// Ranges that the disk shall begin to write, for a thread that may wait for it.
+    early: OnceLock<Option<SyncSender<Early>>>,
 }
+
+/// A range of a file that the disk shall begin to write.
+type Early = (Arc<dyn RawFile>, u64, u64);
+
+/// Most ranges that wait; what does not fit is left to the system.
+const EARLY_QUEUE: usize = 64;
 
 impl std::fmt::Debug for StagingArea {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -69,6 +78,24 @@ impl StagingArea {
         Self::open_with(directory, limits, most_open, Box::new(|file| Arc::new(DiskFile(file))))
     }
 
+    /// Asks the disk to begin writing a range, without waiting for it.
+    pub(super) fn write_early(&self, raw: &Arc<dyn RawFile>, start: u64, len: u64) {
+        let start_thread = || {
+            let (sender, ranges) = sync_channel::<Early>(EARLY_QUEUE);
+            let work = move || {
+                for (raw, start, len) in ranges {
+                    // For speed alone: the sync tells of every error.
+                    let _ = raw.start_writeback(start, len);
+                }
+            };
+            // It ends with the area, which has the other end of the channel.
+            std::thread::Builder::new().name("staging-early".into()).spawn(work).ok().map(|_| sender)
+        };
+        if let Some(queue) = self.early.get_or_init(start_thread) {
+            let _ = queue.try_send((Arc::clone(raw), start, len));
+        }
+    }
+
     pub(super) fn open_with(
         directory: &Path,
         limits: StagingLimits,
@@ -79,6 +106,7 @@ impl StagingArea {
             store: Arc::new(Store::open(directory, limits, most_open)?),
             wrap,
             open: Mutex::default(),
+            early: OnceLock::new(),
             most_open,
             thread: OnceLock::new(),
         }))

@@ -162,8 +162,7 @@ impl StagedFile {
         drop(state);
         written.map_err(|error| self.write_failed("write", error))?;
         if let Some((start, len)) = early {
-            // For speed alone: the sync tells of every error.
-            let _ = raw.start_writeback(start, len);
+            self.0.area.write_early(&raw, start, len);
         }
         Ok(())
     }
