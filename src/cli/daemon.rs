@@ -12,9 +12,10 @@ use super::error::{CliError, CliResult};
 use super::exit::ExitStatus;
 use super::retention;
 use super::service::LiveService;
+use super::writes;
 use crate::archive::Archive;
 use crate::base::{ErrorClass, LatencyGauge, Timestamp};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, CatalogError};
 use crate::control::{self, ControlService};
 use crate::scrub::{CatalogLedger, ScrubDaemon, ScrubOptions, Scrubber, StopSignal};
 use crate::staging::{StagingArea, StagingLimits};
@@ -50,6 +51,10 @@ const RESERVE: u64 = 64 << 20;
 /// How long a daemon that was told to end by a signal commits what is staged:
 /// less than service managers wait before they kill.
 const DRAIN_AFTER_SIGNAL: Duration = Duration::from_secs(60);
+
+/// How long a mount waits for another writer, and how often it looks.
+const PATIENCE: Duration = Duration::from_secs(60);
+const RETRY: Duration = Duration::from_millis(50);
 
 /// A moment for durations.
 #[expect(clippy::disallowed_methods, reason = "a duration; nothing of it is stored")]
@@ -109,6 +114,7 @@ pub(super) fn serve(
     // First, so that a signal during the start ends with an unmount too.
     let mut signals =
         Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| CliError::io("cannot watch for signals", error))?;
+    blockframe_fuse::check_mountpoint(mountpoint, options)?;
     let served = Served::new(context, options.read_only, at)?;
     let mounted = Arc::new(blockframe_fuse::spawn(served.vfs.as_vfs(), mountpoint, options)?);
     let service = served.service(mounted.mountpoint());
@@ -145,8 +151,9 @@ pub(super) fn serve(
     notify(&[NotifyState::Stopping]);
     stop.now();
     drop(scrubber);
-    served.vfs.finish(time);
+    // Whoever mounts next waits for the lock, and is not told that a mount is there.
     drop(control);
+    served.vfs.finish(time);
     for worker in workers {
         // A worker that panicked has told so already.
         let _ = worker.join();
@@ -238,6 +245,7 @@ impl Served {
         health: Arc<dyn HealthSource>,
         limits: VfsLimits,
     ) -> CliResult<Filesystem> {
+        wait_for_the_last_daemon(directory, &catalog)?;
         let config = &context.config().staging;
         let free = archive.store().space().map_or(u64::MAX, |space| space.free);
         let quota = config.limit(free);
@@ -276,6 +284,27 @@ impl Served {
         let archive = (*self.archive).clone();
         let scrubber = Scrubber::new(archive, self.ledger.clone(), options, stop.clone(), self.vfs.load());
         Ok(Some(ScrubDaemon::start(scrubber, stop)?))
+    }
+}
+
+/// A daemon that was unmounted commits what was written last before it gives
+/// the archive free.
+///
+/// Error: `Busy` when the archive is mounted, or somebody else writes for long.
+fn wait_for_the_last_daemon(directory: &Path, catalog: &Catalog) -> CliResult<()> {
+    let began = monotonic();
+    loop {
+        match catalog.writer() {
+            Ok(_) => return Ok(()),
+            Err(error @ CatalogError::Locked { .. }) => {
+                writes::refuse_while_mounted(directory, "the archive can be mounted once only, not again")?;
+                if began.elapsed() > PATIENCE {
+                    return Err(error.into());
+                }
+                thread::sleep(RETRY);
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 

@@ -24,6 +24,7 @@ mod raw;
 mod read;
 mod rooms;
 mod state;
+mod store;
 #[cfg(test)]
 mod tests;
 

@@ -9,12 +9,17 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Mutex;
 use std::time::Duration;
 
-/// How many names have `part` in them.
-fn names(directory: &Path, part: &str) -> usize {
-    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name());
-    entries.filter(|name| name.to_str().unwrap().contains(part)).count()
+/// How many names there are of files in use, and how many of files kept for reuse.
+fn names(area: &StagingArea, directory: &Path) -> (usize, usize) {
+    area.store.settle();
+    let count = |part| {
+        let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name());
+        entries.filter(|name| name.to_str().unwrap().contains(part)).count()
+    };
+    (count(".staged") - area.store.ready().len(), count("free-"))
 }
 
 #[test]
@@ -84,25 +89,118 @@ fn a_discarded_file_serves_again_empty() {
     first.discard();
     let id = first.id();
     drop(first);
-    assert_eq!(names(directory.path(), ".staged"), 1, "a reader has it");
+    assert_eq!(names(&area, directory.path()), (1, 0), "a reader has it");
     let mut byte = [0];
     frozen.read(99_999, &mut byte, &mut no_base).unwrap();
     assert_eq!(byte, [7]);
     drop(frozen);
-    assert_eq!((names(directory.path(), ".staged"), names(directory.path(), "free-")), (0, 1));
+    assert_eq!(names(&area, directory.path()), (0, 1));
     assert_eq!(area.usage(), StagingUsage { files: 0, bytes: 0, quota: PLENTY.quota });
 
-    let second = area.create(0).unwrap();
-    assert!(second.id() > id);
-    assert_eq!((names(directory.path(), ".staged"), names(directory.path(), "free-")), (1, 0));
-    second.truncate(100_000).unwrap();
-    assert_eq!(content(&second), [0; 100_000]);
-    // After a restart too.
-    drop(second);
+    // It is one of these.
+    let mut files = Vec::new();
+    while names(&area, directory.path()).1 > 0 || area.store.ready().len() > 100 {
+        files.push(area.create(0).unwrap());
+    }
+    for file in &files {
+        assert!(file.id() > id);
+        file.truncate(100_000).unwrap();
+        assert_eq!(content(file), [0; 100_000]);
+    }
+    // After a restart too, together with those that were made ahead.
+    drop((files, area));
+    let count = || fs::read_dir(directory.path()).unwrap().count();
+    let before = count();
     let area = open(directory.path());
-    let third = area.create(0).unwrap();
-    assert_eq!((names(directory.path(), ".staged"), names(directory.path(), "free-")), (1, 0));
-    drop(third);
+    let file = area.create(0).unwrap();
+    let (in_use, kept) = names(&area, directory.path());
+    assert_eq!(in_use, 1);
+    assert!(kept > 0);
+    assert_eq!(count(), before);
+    drop(file);
+}
+
+#[test]
+fn ids_are_given_in_order_and_once_whoever_makes_the_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let area = open(directory.path());
+    let given = Mutex::new(HashSet::new());
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut highest = 0;
+                for number in 0..1000 {
+                    let file = area.create(0).unwrap();
+                    assert!(file.id().get() > highest);
+                    highest = file.id().get();
+                    assert!(given.lock().unwrap().insert(highest));
+                    assert_eq!(file.write(0, b"x").and(file.sync()).map_err(|error| error.to_string()), Ok(()));
+                    if number % 3 == 0 {
+                        // It is emptied while others are made.
+                        file.discard();
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(given.lock().unwrap().len(), 4000);
+    area.store.settle();
+    let ready = area.store.ready();
+    assert!(ready.is_sorted() && !ready.is_empty());
+    assert!(ready[0].get() > *given.lock().unwrap().iter().max().unwrap());
+}
+
+#[test]
+fn files_made_ahead_are_nobodys_leftovers_until_the_process_is_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let area = open(directory.path());
+    let file = area.create(0).unwrap();
+    file.write(0, b"kept").unwrap();
+    let published = publish_durably(&file).content;
+    area.store.settle();
+    let ready = area.store.ready();
+    assert_eq!(area.usage().files, 1);
+    assert_eq!(area.discard_unclaimed().unwrap(), 0);
+    assert_eq!(area.store.ready(), ready);
+    assert_eq!(names(&area, directory.path()), (1, 0));
+
+    // A crash: another process finds what is there now, whatever this one does later.
+    let crashed = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(directory.path()).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), crashed.path().join(entry.file_name())).unwrap();
+    }
+    let after = open(crashed.path());
+    let recovered = after.recover(&published).unwrap();
+    // Empty ones held no writes.
+    assert_eq!(after.discard_unclaimed().unwrap(), 0);
+    assert_eq!(names(&after, crashed.path()), (1, ready.len()));
+    assert!(after.create(0).unwrap().id() > *ready.last().unwrap());
+    assert_eq!(content(&recovered), b"kept");
+
+    // An orderly end.
+    drop((file, area));
+    assert_eq!(names(&open(directory.path()), directory.path()), (1, ready.len()));
+}
+
+#[test]
+fn the_first_of_many_files_made_ahead_hold_what_is_written_to_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let area = open(directory.path());
+    drop(area.create(0).unwrap());
+    area.store.settle();
+    let ready = area.store.ready();
+    let files: Vec<_> = ready.iter().map(|_| area.create(0).unwrap()).collect();
+    assert!(files.iter().map(StagedFile::id).eq(ready));
+    for file in &files {
+        file.write(0, &file.id().get().to_le_bytes()).unwrap();
+    }
+    let published: Vec<_> = files.iter().map(|file| (file.id(), publish_durably(file).content)).collect();
+    drop((files, area));
+    let area = open(directory.path());
+    for (id, published) in published {
+        assert_eq!(content(&area.recover(&published).unwrap()), id.get().to_le_bytes());
+    }
 }
 
 #[test]
@@ -278,7 +376,7 @@ fn contents_that_no_writer_told_the_journal_of_are_refused() {
         let error = area.recover(&content).unwrap_err();
         assert_eq!(error.class(), ErrorClass::Unrecoverable, "{content:?}: {error}");
     }
-    let missing = StagedContent { file: StagingId::new(99), ..good.clone() };
+    let missing = StagedContent { file: StagingId::new(1 << 40), ..good.clone() };
     assert_eq!(area.recover(&missing).unwrap_err().class(), ErrorClass::Unavailable);
     assert_eq!(content(&area.recover(&good).unwrap()), [1; 10_000]);
 }

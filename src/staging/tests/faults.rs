@@ -148,9 +148,12 @@ fn a_failed_sync_is_never_tried_again() {
     assert_eq!(class(file.write(0, b"more")), ErrorClass::Latched);
     // Its blocks serve nobody else.
     file.discard();
+    let name = format!("{}.staged", file.id());
     drop(file);
-    let left = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
-    assert_eq!(left.collect::<Vec<_>>(), ["next-id"]);
+    area.store.settle();
+    let left: Vec<_> = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 1 + area.store.ready().len());
+    assert!(left.iter().all(|left| *left != *name));
 }
 
 #[test]
@@ -188,4 +191,44 @@ fn files_synced_together_are_durable_or_named() {
         assert_eq!(area.sync_all(&files)[0].1.class(), ErrorClass::Latched);
         faults.syncs.store(0, Ordering::Relaxed);
     }
+}
+
+#[test]
+fn files_that_the_kernel_writes_are_not_synced_one_by_one_after_their_filesystem() {
+    let (_directory, area, faults) = faulty();
+    let files: Vec<StagedFile> = (0..40).map(|_| area.create(0).unwrap()).collect();
+    for file in &files {
+        let backing = file.backing().unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&*backing, b"bytes", 0).unwrap();
+        file.publish().unwrap();
+    }
+    assert!(area.sync_all(&files).is_empty());
+    assert_eq!(faults.syncs.load(Ordering::Relaxed), 0, "while the kernel has them");
+    for file in &files {
+        file.end_passthrough().unwrap();
+        file.publish().unwrap();
+    }
+    assert!(area.sync_all(&files).is_empty());
+    assert!(files.iter().all(|file| file.sync().is_ok()));
+    assert_eq!(faults.syncs.load(Ordering::Relaxed), 0, "closed and synced");
+    // What was written since the sync is not known to be on the disk.
+    files[0].write(0, b"news").unwrap();
+    publish_durably(&files[0]);
+    assert_eq!(faults.syncs.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn a_disk_that_makes_no_files_ahead_is_told_of_by_who_needs_one() {
+    let (directory, area, _faults) = faulty();
+    let file = area.create(0).unwrap();
+    area.store.settle();
+    let ready = area.store.ready().len();
+    assert!(ready > 0);
+    std::fs::remove_dir_all(directory.path()).unwrap();
+    // Those that are there are given out; the thread fails quietly.
+    let files: Vec<_> = (0..ready).map(|_| area.create(0).unwrap()).collect();
+    area.store.settle();
+    assert!(area.store.ready().is_empty());
+    assert_eq!(class(area.create(0)), ErrorClass::Unavailable);
+    drop((files, file));
 }

@@ -62,6 +62,32 @@ fn what_the_kernel_wrote_is_the_content_and_what_it_left_out_is_a_hole() {
 }
 
 #[test]
+fn the_first_look_at_a_file_made_ahead_tells_what_the_disk_would() {
+    let directory = tempfile::tempdir().unwrap();
+    let area = open(directory.path());
+    drop(area.create(0).unwrap());
+    area.store.settle();
+    let file = area.create(0).unwrap();
+    let backing = file.backing().unwrap();
+    let (first, asked) = (file.refresh().unwrap(), file.refresh().unwrap());
+    assert_eq!(first.unwrap().size, 0);
+    assert_eq!(first, asked);
+    backing.write_all_at(b"news", 0).unwrap();
+    assert_eq!(file.refresh().unwrap().unwrap().size, 4);
+    drop(backing);
+
+    // Whatever else asks for the file, the next look is at the disk.
+    let file = area.create(0).unwrap();
+    file.backing().unwrap().write_all_at(b"news", 0).unwrap();
+    assert_eq!(file.size(), 4);
+    assert_eq!(file.refresh().unwrap().unwrap().size, 4);
+    let file = area.create(0).unwrap();
+    file.backing().unwrap();
+    file.write(0, b"news").unwrap();
+    assert_eq!(file.refresh().unwrap().unwrap().size, 4);
+}
+
+#[test]
 fn only_a_file_that_is_read_from_where_it_lies_is_given_to_the_kernel() {
     let directory = tempfile::tempdir().unwrap();
     let area = open(directory.path());

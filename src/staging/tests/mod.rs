@@ -5,6 +5,7 @@ mod faults;
 mod file;
 mod in_place;
 mod model;
+mod pace;
 
 use super::{Admission, StagedFile, StagingArea, StagingError, StagingLimits};
 use crate::base::ContentRange;

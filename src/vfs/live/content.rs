@@ -173,7 +173,8 @@ impl LiveVfs {
         if let Some(handle) = handle {
             return self.truncate_file(&self.handle(handle)?.file, size);
         }
-        let how = blockframe_api::OpenHow { write: true, ..Default::default() };
+        // Not for writing alone, which would hand the file to the kernel.
+        let how = blockframe_api::OpenHow { read: true, write: true, truncate: false };
         let opened = self.open_file(node, how)?;
         let open = self.handle(opened.handle)?;
         let outcome = self.truncate_file(&open.file, size);

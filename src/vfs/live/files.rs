@@ -71,7 +71,9 @@ impl Files {
     /// Forgets a file that has neither handles nor staged content any more.
     pub(in crate::vfs) fn forget_idle(&self, file: &LiveFile) {
         let mut nodes = self.nodes_mut();
-        if file.times().handles == 0 && file.content().staged.is_none() {
+        // Forgotten already, the node may have been opened as another.
+        let is_known = nodes.get(&file.node()).is_some_and(|known| std::ptr::eq(&**known, file));
+        if is_known && file.times().handles == 0 && file.content().staged.is_none() {
             nodes.remove(&file.node());
         }
     }

@@ -150,7 +150,7 @@ impl LiveVfs {
         let _ = self.drain.set(drain);
     }
 
-    /// How long reads take: what works in the background slows down by it.
+    /// How long reads and writes take: what works in the background slows down by it.
     pub fn load(&self) -> &Arc<LatencyGauge> {
         &self.load
     }
@@ -366,7 +366,9 @@ impl Vfs for LiveVfs {
 
     fn write(&self, handle: Handle, offset: u64, data: &[u8], kill_privileges: bool) -> VfsResult<()> {
         let open = self.handle(handle)?;
+        let began = moment();
         self.write_file(&open.file, offset, data)?;
+        self.load.record(began.elapsed());
         if kill_privileges {
             self.kill_privileges(open.file.node())?;
         }

@@ -10,8 +10,6 @@ use std::sync::Arc;
 /// The hidden directory's entries, in byte order.
 const ENTRIES: [(&str, Place); 3] =
     [("README.txt", Place::Readme), ("damaged", Place::Damaged), ("snapshots", Place::Snapshots)];
-/// Permission bits to write.
-const WRITE: u16 = 0o222;
 
 /// Takes an entry of a listing; false: no more of them.
 type Visit<'v> = dyn FnMut(DirectoryEntry<'_>) -> bool + 'v;
@@ -157,8 +155,9 @@ impl<V: Vfs> WithPrivate<V> {
     }
 }
 
-/// A node's attributes as a view shows them.
+/// A node's attributes as a view shows them: as they were, so that a copy gets
+/// them too. Every change is refused whatever they say.
 fn shown_in(id: ViewId, attributes: Attributes) -> VfsResult<Attributes> {
     let node = Place::View(id, attributes.node).node()?;
-    Ok(Attributes { node, permissions: attributes.permissions & !WRITE, ..attributes })
+    Ok(Attributes { node, ..attributes })
 }

@@ -207,10 +207,6 @@ impl Desk {
         }
     }
 
-    pub(super) fn is_at_work(&self) -> bool {
-        self.orders().at_work
-    }
-
     /// Tells everybody who waits for the file.
     pub(super) fn report(&self, node: Node, outcome: &Outcome) {
         let mut orders = self.orders();

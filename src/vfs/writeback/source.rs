@@ -4,8 +4,8 @@
 use crate::archive::{Archive, ArchiveError, ContentSource, Object};
 use crate::base::{ContentHash, ContentRange};
 use crate::catalog::{Catalog, ContentPlace};
-use crate::format::FileContent;
 use crate::format::entry::MAX_EXTENTS;
+use crate::format::{FileContent, ObjectKind};
 use crate::staging::{FrozenContent, Source, StagingError};
 use crate::vfs::error;
 use blockframe_api::{ErrorClass, VfsError, VfsResult};
@@ -26,9 +26,9 @@ pub(super) struct FrozenSource {
 
 /// The object that holds the content below.
 #[derive(Debug)]
-pub(super) struct BaseObject {
-    pub(super) object: Arc<Object>,
-    pub(super) place: ContentPlace,
+struct BaseObject {
+    object: Arc<Object>,
+    place: ContentPlace,
 }
 
 /// Why bytes cannot be read.
@@ -78,9 +78,10 @@ impl FrozenSource {
         FileContent { size: self.len(), hash, extents: self.extents.clone() }
     }
 
-    /// The object below, and the ranges that do not come from it.
-    pub(super) fn difference(&self) -> Option<(&BaseObject, Vec<ContentRange>)> {
-        self.base.as_ref().map(|base| (base, self.frozen.changed_ranges()))
+    /// The object of which this is an edit, and the ranges that do not come from it.
+    pub(super) fn difference(&self) -> Option<(&Object, Vec<ContentRange>)> {
+        let BaseObject { object, .. } = self.base.as_ref()?;
+        (object.manifest().kind == ObjectKind::File).then(|| (&**object, self.frozen.changed_ranges()))
     }
 
     /// All bytes. Meant for short files.

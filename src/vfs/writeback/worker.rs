@@ -234,8 +234,9 @@ impl Worker {
         self.settle(vfs);
         let Subject { origin, source, entry, .. } = subject;
         let content = source.content(NO_HASH);
-        let may_be_stored =
-            vfs.namespace.catalog().has_size(content.size).map_err(|error| error::of_catalog(&error))?;
+        // Of an edited file little is read; its hash alone would need all of it.
+        let may_be_stored = source.difference().is_none()
+            && vfs.namespace.catalog().has_size(content.size).map_err(|error| error::of_catalog(&error))?;
         if may_be_stored {
             let hash = source.hash(&|| self.desk.go_on())?;
             if self.stored(vfs, &hash, content.size)? {
@@ -387,12 +388,16 @@ fn with_content(entry: Entry, content: &FileContent) -> Entry {
     }
 }
 
-/// Writes a content as an object.
+/// Writes a content as an object, sharing what it can with the one below.
 fn store_content(
     vfs: &LiveVfs,
     source: &FrozenSource,
     plan: &ObjectPlan,
     control: &WriteControl<'_>,
 ) -> VfsResult<WrittenObject> {
-    vfs.archive.write_object(source, plan, control).map_err(of_writing)
+    let written = match source.difference() {
+        Some((base, changed)) => vfs.archive.rewrite_object(base, source, &changed, plan, control),
+        None => vfs.archive.write_object(source, plan, control),
+    };
+    written.map_err(of_writing)
 }
