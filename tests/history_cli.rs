@@ -11,7 +11,7 @@ use blockframe::format::EntryPath;
 use blockframe::ingest::{self, CommitItem, CommitRequest, FileReport, Reporter};
 use blockframe::store::LocalStore;
 use kit::program::{Place, can_mount};
-use kit::{Events, tiny_descriptor};
+use kit::{Events, files_below, tiny_descriptor};
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -192,6 +192,57 @@ fn the_mount_forgets_by_itself_what_has_had_its_time() {
     assert_eq!(old.unwrap_err().kind(), std::io::ErrorKind::NotFound);
     assert_eq!(versions(&place, "t/f").len(), 1);
     assert_eq!(place.ok(["cat", "t/d/g"]), "gold");
+}
+
+#[test]
+fn damage_to_what_only_an_old_version_needs_is_told_with_its_path_and_time() {
+    let place = place();
+    alone(&place);
+    let since = versions(&place, "t/alone")[0]["version"].as_str().unwrap().to_owned();
+    place.ok(["rm", "t/alone"]);
+    let object = place.object("alone");
+    assert_eq!(place.run(["health"]).status(), Some(0));
+    let shards: Vec<_> = files_below(&object)
+        .into_iter()
+        .filter(|(_, bytes)| bytes.len() == 2000)
+        .map(|(file, _)| object.join(file))
+        .collect();
+    let first = &shards[0];
+    fs::write(first, [1; 2000]).unwrap();
+    let told = place.run(["health"]).stdout();
+    assert!(told.contains(&format!("/t/alone (version of {since})")), "{told}");
+    // All of it: lost, and no current file is.
+    for shard in shards {
+        fs::write(shard, [1; 2000]).unwrap();
+    }
+    let lost = place.run(["health"]);
+    assert_eq!(lost.status(), Some(4), "{}", lost.stdout());
+    assert!(lost.stdout().contains(&format!("/t/alone (version of {since})  LOST")), "{}", lost.stdout());
+    assert!(lost.stdout().contains("no current file needs it"), "{}", lost.stdout());
+}
+
+#[test]
+fn what_is_staged_is_shown_with_its_size_and_as_staged() {
+    if !can_mount() {
+        return;
+    }
+    let place = place();
+    fs::write(place.path("slow.toml"), "[staging]\ndelay = \"1h\"\n").unwrap();
+    place.ok(["--config", "slow.toml", "mount", "mnt"]);
+    fs::write(place.path("mnt/t/fresh"), [1; 12_345]).unwrap();
+    let shown = [["ls", "-l", "t/fresh"], ["stat", "t/fresh", "--json"], ["find", "fresh", "--json"]]
+        .map(|words| place.run(words).stdout());
+    let (stat, health) = (place.run(["stat", "t/fresh"]).stdout(), place.run(["health"]).stdout());
+    let unstaged = place.run(["ls", "-l", "t/f"]).stdout();
+    place.ok(["umount", "mnt"]);
+    for text in &shown {
+        assert!(text.contains("12345") && text.contains("staged"), "{text}");
+    }
+    assert!(stat.contains("12345 bytes (staged") && !stat.contains("blake3"), "{stat}");
+    assert!(health.contains("1 file staged"), "{health}");
+    assert!(!unstaged.contains("staged"), "{unstaged}");
+    let after = place.ok(["stat", "t/fresh"]);
+    assert!(after.contains("12345 bytes") && !after.contains("staged"), "{after}");
 }
 
 fn rfc3339_hours_ago(hours: i64) -> String {

@@ -24,7 +24,7 @@ pub use health_log::HealthLog;
 pub use rebuild::{RebuildReport, RebuildSource, rebuild};
 pub use records::{
     CommitSummary, ContentPlace, HistoryRemoved, HistoryUsage, Inode, NamespaceTotals, NewMember, NewObject, NodeState,
-    ObjectRecord, PlaceState, SourceSignature,
+    ObjectRecord, PastVersion, PlaceState, SourceSignature,
 };
 pub use writer::CatalogWriter;
 pub use writes::{CatalogRemovals, CatalogWrites};

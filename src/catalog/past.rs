@@ -9,10 +9,11 @@ use super::history::{Period, instant, timestamp};
 use super::queries::{NamedInode, ROOT};
 use super::{
     Catalog, CatalogError, CatalogResult, HistoryRemoved, HistoryUsage, Inode, LIST_PAGE, NodeState, ObjectRecord,
-    PlaceState, number,
+    PastVersion, PlaceState, number,
 };
 use crate::base::Timestamp;
-use crate::format::{EntryPath, NodeBody, NodeMeta};
+use crate::format::entry::MAX_PATH;
+use crate::format::{EntryPath, FileContent, NodeBody, NodeMeta};
 use blockframe_api::Node;
 use rusqlite::OptionalExtension;
 use std::collections::BTreeMap;
@@ -163,6 +164,25 @@ impl Catalog {
         Ok(self.read(Database::history_begin)?.map(timestamp))
     }
 
+    /// Old versions of files whose content lies in an object, where no current
+    /// file has that content.
+    pub fn past_versions_in(&self, object: &ObjectRecord) -> CatalogResult<Vec<PastVersion>> {
+        self.read(|database| {
+            let Some((id, _)) = database.object(&object.reference.name)? else { return Ok(Vec::new()) };
+            let mut versions: Vec<PastVersion> = Vec::new();
+            let mut last = None;
+            for (ino, (since, until), content) in database.past_contents_in(id)? {
+                // Attributes alone make no version.
+                let same = last.replace((ino, until, content.hash)) == Some((ino, since, content.hash));
+                if !same {
+                    let paths = database.paths_at(ino, until.saturating_sub(1))?;
+                    versions.push(PastVersion { since: timestamp(since), content, paths });
+                }
+            }
+            Ok(versions)
+        })
+    }
+
     /// Refuses a time of which not all is known any more.
     ///
     /// Error: `HistoryForgotten`.
@@ -303,6 +323,46 @@ impl Database {
         names.sort();
         names.dedup();
         Ok(names)
+    }
+
+    /// All paths that a node had, sorted; those in a directory of whose name nothing is known are left out.
+    fn paths_at(&self, ino: i64, at: i64) -> CatalogResult<Vec<EntryPath>> {
+        let mut paths = Vec::new();
+        'names: for (mut parent, name) in self.names_at(ino, at)? {
+            let mut names = vec![name];
+            while parent != ROOT {
+                // Longer than the longest path: a cycle, which no writer makes.
+                let above = if names.len() > MAX_PATH { None } else { self.names_at(parent, at)?.pop() };
+                let Some((above, name)) = above else { continue 'names };
+                names.push(name);
+                parent = above;
+            }
+            names.reverse();
+            paths.push(EntryPath::new(names.join(&b'/')).map_err(|error| self.damaged(error.to_string()))?);
+        }
+        paths.sort();
+        Ok(paths)
+    }
+
+    /// Past states with a content in an object that no current file has, in the order of nodes and ends.
+    fn past_contents_in(&self, object: i64) -> CatalogResult<Vec<(i64, Period, FileContent)>> {
+        let rows: Vec<(i64, i64, i64, Vec<u8>)> = self.run(|connection| {
+            connection
+                .prepare_cached(
+                    "SELECT p.ino, p.since, p.until, p.body FROM content c JOIN past_inode p ON p.content = c.id
+                     WHERE c.object = ?1 AND NOT EXISTS (SELECT 1 FROM inode i WHERE i.content = c.id)
+                     ORDER BY p.ino, p.until, p.since",
+                )?
+                .query_map([object], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
+                .collect()
+        })?;
+        let mut found = Vec::with_capacity(rows.len());
+        for (ino, since, until, body) in rows {
+            if let (_, NodeBody::File(content)) = self.parse_node(ino, &[since, until], &body)? {
+                found.push((ino, (since, until), content));
+            }
+        }
+        Ok(found)
     }
 
     /// Some names that a directory had, after `after`, and where to go on.

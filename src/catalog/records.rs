@@ -2,7 +2,7 @@
 
 use crate::archive::ObjectRef;
 use crate::base::{ContentHash, Timestamp};
-use crate::format::{BlockKey, Manifest, NodeBody, NodeMeta, ObjectKind};
+use crate::format::{BlockKey, EntryPath, FileContent, Manifest, NodeBody, NodeMeta, ObjectKind};
 use blockframe_api::{Attributes, Node, NodeKind};
 
 /// A node of the namespace.
@@ -224,4 +224,15 @@ pub struct HistoryUsage {
     pub bytes: u64,
     /// When the oldest state that is kept ended.
     pub oldest: Option<Timestamp>,
+}
+
+/// An old version of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PastVersion {
+    /// From when it was there.
+    pub since: Timestamp,
+    /// What it contained.
+    pub content: FileContent,
+    /// The paths that it had at its end.
+    pub paths: Vec<EntryPath>,
 }

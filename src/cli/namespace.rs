@@ -134,6 +134,9 @@ pub fn mode_text(kind: NodeKind, permissions: u16) -> String {
     text.into_iter().collect()
 }
 
+/// The state of a file whose newest content is not committed yet.
+pub const STAGED: &str = "staged";
+
 /// A node as JSON output shows it.
 #[derive(Debug, Serialize)]
 pub struct NodeJson {
@@ -156,18 +159,24 @@ pub struct NodeJson {
     /// BLAKE3 of a file's content.
     #[serde(skip_serializing_if = "Option::is_none")]
     hash: Option<String>,
+    /// Only where the newest content is not committed yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<JsonPath>,
 }
 
 impl NodeJson {
-    /// A node under one of its paths.
-    pub fn new(path: &EntryPath, inode: &Inode) -> Self {
-        let attributes = inode.attributes();
+    /// A node under one of its paths. `staged`: the size of a content that is not committed yet.
+    pub fn new(path: &EntryPath, inode: &Inode, staged: Option<u64>) -> Self {
+        let mut attributes = inode.attributes();
         let hash = match &inode.body {
-            NodeBody::File(content) => Some(content.hash.to_hex()),
+            NodeBody::File(content) if staged.is_none() => Some(content.hash.to_hex()),
             _ => None,
         };
+        if let Some(size) = staged {
+            (attributes.size, attributes.allocated) = (size, size);
+        }
         let target = match &inode.body {
             NodeBody::Symlink(target) => Some(JsonPath::new(target)),
             _ => None,
@@ -186,6 +195,7 @@ impl NodeJson {
             changed: units::rfc3339(attributes.changed),
             born: inode.meta.born.map(units::rfc3339),
             hash,
+            state: staged.map(|_| STAGED),
             target,
         }
     }

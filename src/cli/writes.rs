@@ -4,11 +4,13 @@
 use super::context::{Context, OpenArchive};
 use super::error::{CliError, CliResult};
 use super::units;
-use crate::base::ErrorClass;
+use crate::base::{ErrorClass, Timestamp};
 use crate::catalog::{CatalogError, CatalogWriter, CatalogWrites};
 use crate::control::{ControlClient, Purpose, RemoteWrites};
 use crate::format::EntryPath;
 use crate::vfs::{self, HealthSource};
+use blockframe_api::Node;
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -79,6 +81,26 @@ impl Remover {
             Self::Daemon(_) => Ok(()),
             Self::Own(writer) => Ok(writer.finish()?),
         }
+    }
+}
+
+/// Sizes of the files whose newest content lies in staging.
+#[derive(Debug, Default)]
+pub(super) struct StagedSizes(HashMap<Node, u64>);
+
+impl StagedSizes {
+    /// As the catalog tells them; at a time that has passed nothing is staged.
+    pub(super) fn of(open: &OpenArchive, at: Option<Timestamp>) -> CliResult<Self> {
+        let mut sizes = HashMap::new();
+        if at.is_none() {
+            open.catalog.staged(&mut |node, content| _ = sizes.insert(node, content.size))?;
+        }
+        Ok(Self(sizes))
+    }
+
+    /// The size of a node's content, if it is staged.
+    pub(super) fn get(&self, node: Node) -> Option<u64> {
+        self.0.get(&node).copied()
     }
 }
 

@@ -4,12 +4,12 @@
 use crate::archive::{Archive, ArchiveError, Verdict};
 use crate::archive::{BlockHealth, LostRange, ObjectHealth, ShardState};
 use crate::base::units::LEAF_SIZE;
-use crate::base::{ContentRange, LeafIndex};
+use crate::base::{ContentRange, LeafIndex, Timestamp};
 use crate::catalog::{Catalog, ObjectRecord};
 use crate::cli::error::CliResult;
 use crate::cli::output::{JsonPath, Output, printable};
 use crate::cli::units;
-use crate::format::{BlockId, EntryPath, Geometry, NodeBody, layout};
+use crate::format::{BlockId, EntryPath, FileContent, Geometry, NodeBody, layout};
 use serde::Serialize;
 
 /// Paths that are shown of a damaged object that loses nothing.
@@ -36,6 +36,9 @@ struct DamagedFile {
 struct AffectedPath {
     #[serde(flatten)]
     path: JsonPath,
+    /// From when the old version is that needs the bytes; none: the current one does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     lost: Vec<Bytes>,
 }
@@ -99,7 +102,8 @@ impl DamageReport {
         for path in &self.paths {
             let lost: Vec<String> = path.lost.iter().map(|bytes| format!("{}..{}", bytes.start, bytes.end)).collect();
             let lost = if lost.is_empty() { String::new() } else { format!("  LOST bytes {}", lost.join(", ")) };
-            out.line(format_args!("  /{}{lost}", printable(path.path.path.as_bytes())))?;
+            let version = path.version.as_ref().map_or(String::new(), |since| format!(" (version of {since})"));
+            out.line(format_args!("  /{}{version}{lost}", printable(path.path.path.as_bytes())))?;
         }
         let hidden = self.path_count.saturating_sub(self.paths.len() as u64);
         if hidden > 0 && self.verdict != Verdict::Unrecoverable {
@@ -113,7 +117,10 @@ impl DamageReport {
 }
 
 fn next_step(verdict: Verdict, paths: &[AffectedPath]) -> String {
-    match (verdict, paths.first()) {
+    match (verdict, paths.iter().find(|path| path.version.is_none()).or(paths.first())) {
+        (Verdict::Unrecoverable, Some(AffectedPath { version: Some(_), .. })) => {
+            "restore what is lost from another copy, if the old version is wanted; no current file needs it".into()
+        }
         (Verdict::Unrecoverable, Some(path)) => {
             let path = printable(path.path.path.as_bytes());
             format!("restore what is lost from another copy; the rest reads with `blockframe cat {path} --range A-B`")
@@ -190,9 +197,7 @@ fn affected_paths(
 ) -> CliResult<(Vec<AffectedPath>, u64)> {
     let mut affected = Vec::new();
     let mut count = 0;
-    for node in catalog.nodes_in(record)? {
-        let Some(inode) = catalog.inode(node)? else { continue };
-        let NodeBody::File(content) = &inode.body else { continue };
+    let mut add = |content: &FileContent, paths: &[EntryPath], version: Option<Timestamp>| -> CliResult<()> {
         let offset = catalog.place(&content.hash, content.size)?.map_or(0, |place| place.offset);
         let own = ContentRange::between(offset, offset.saturating_add(content.size));
         let gone = joined(
@@ -201,13 +206,23 @@ fn affected_paths(
                 .filter(|range| !range.is_empty())
                 .map(|range| Bytes { start: range.start() - offset, end: range.end() - offset }),
         );
-        let paths: Vec<EntryPath> = catalog.paths_of(node)?;
         count += paths.len() as u64;
         if if lost.is_empty() { affected.len() < SHOWN_PATHS } else { !gone.is_empty() } {
-            affected.extend(
-                paths.iter().map(|path| AffectedPath { path: JsonPath::new(path.as_bytes()), lost: gone.clone() }),
-            );
+            affected.extend(paths.iter().map(|path| AffectedPath {
+                path: JsonPath::new(path.as_bytes()),
+                version: version.map(units::rfc3339),
+                lost: gone.clone(),
+            }));
         }
+        Ok(())
+    };
+    for node in catalog.nodes_in(record)? {
+        let Some(inode) = catalog.inode(node)? else { continue };
+        let NodeBody::File(content) = &inode.body else { continue };
+        add(content, &catalog.paths_of(node)?, None)?;
+    }
+    for old in catalog.past_versions_in(record)? {
+        add(&old.content, &old.paths, Some(old.since))?;
     }
     Ok((affected, count))
 }

@@ -12,6 +12,7 @@ use crate::cli::interrupt::Interrupt;
 use crate::cli::namespace::{resolve, walk};
 use crate::cli::output::{Output, Table, printable};
 use crate::cli::units;
+use crate::cli::writes::leftovers;
 use crate::format::{EntryPath, NodeBody};
 use crate::scrub::{Finding, Strangers, Survey, strangers};
 use std::collections::HashSet;
@@ -98,7 +99,7 @@ pub(super) fn health(context: &Context, args: &HealthArgs) -> CliResult<ExitStat
         }
     })?;
     progress.finish();
-    summary(out, &tally)?;
+    summary(out, &tally, leftovers(&open)?.0)?;
     if args.path.is_none() {
         tell_strangers(&open, out)?;
     }
@@ -132,7 +133,7 @@ pub(super) fn repair(context: &Context, args: &RepairArgs) -> CliResult<ExitStat
         }
     })?;
     progress.finish();
-    summary(out, &tally)?;
+    summary(out, &tally, leftovers(&open)?.0)?;
     repaired(out, &total, args.dry_run)?;
     Ok(match (interrupt.asked(), tally.status()) {
         (true, _) => ExitStatus::Interrupted,
@@ -266,7 +267,7 @@ fn report(open: &OpenArchive, record: &ObjectRecord, finding: &Finding) -> CliRe
     })
 }
 
-fn summary(out: &Output, tally: &Tally) -> CliResult<()> {
+fn summary(out: &Output, tally: &Tally, staged: u64) -> CliResult<()> {
     for problem in &tally.metadata {
         out.line(problem)?;
     }
@@ -285,9 +286,13 @@ fn summary(out: &Output, tally: &Tally) -> CliResult<()> {
         tally.damaged,
         units::size(tally.verified),
     ))?;
+    if staged > 0 {
+        out.line(format_args!("{} staged and not committed yet: without redundancy", units::plural(staged, "file")))?;
+    }
     out.json(&serde_json::json!({
         "summary": true,
         "verdict": tally.worst,
+        "staged_files": staged,
         "objects": tally.objects,
         "damaged": tally.damaged,
         "failed": tally.failed,

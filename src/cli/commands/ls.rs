@@ -8,10 +8,10 @@ use crate::cli::context::{Context, OpenArchive};
 use crate::cli::error::{CliError, CliResult};
 use crate::cli::exit::ExitStatus;
 use crate::cli::history;
-use crate::cli::namespace::{NodeJson, kind_word, mode_text, parse_path, resolve_at, walk_at};
+use crate::cli::namespace::{NodeJson, STAGED, kind_word, mode_text, parse_path, resolve_at, walk_at};
 use crate::cli::output::{JsonPath, Output, printable};
 use crate::cli::units;
-use crate::cli::writes::{Newest, settle};
+use crate::cli::writes::{Newest, StagedSizes, settle};
 use crate::format::{EntryPath, NodeBody};
 use blockframe_api::Node;
 use globset::{GlobBuilder, GlobMatcher};
@@ -69,10 +69,12 @@ pub(super) fn ls(context: &Context, args: &LsArgs) -> CliResult<ExitStatus> {
     }
     let at = history::remembered(&open, args.at)?;
     let (path, inode) = resolve_at(&open.catalog, args.path.as_deref(), at)?;
+    let staged = StagedSizes::of(&open, at)?;
     let mut show = |entry: &EntryPath, inode: &Inode| {
         // With -R names would be ambiguous, so whole paths are shown.
         let shown = if args.recursive { entry.as_bytes() } else { entry.name() };
-        show(out, &open, args.long, entry, shown, inode)
+        let staged = staged.get(inode.node);
+        show(out, &open, Shown { long: args.long, name: shown, staged }, entry, inode)
     };
     if !inode.is_directory() {
         show(&path, &inode)?;
@@ -135,28 +137,40 @@ fn deleted(open: &OpenArchive, out: &Output, args: &LsArgs) -> CliResult<ExitSta
     Ok(ExitStatus::Done)
 }
 
-fn show(out: &Output, open: &OpenArchive, long: bool, path: &EntryPath, shown: &[u8], inode: &Inode) -> CliResult<()> {
-    let holding = if long { Holding::of(open, inode)? } else { None };
+/// How an entry is shown.
+struct Shown<'n> {
+    long: bool,
+    name: &'n [u8],
+    /// The size of a content that is not committed yet.
+    staged: Option<u64>,
+}
+
+fn show(out: &Output, open: &OpenArchive, shown: Shown<'_>, path: &EntryPath, inode: &Inode) -> CliResult<()> {
+    let Shown { long, name, staged } = shown;
+    let holding = if long && staged.is_none() { Holding::of(open, inode)? } else { None };
     if out.is_json() {
-        return out.json(&LongEntry { node: NodeJson::new(path, inode), holding });
+        return out.json(&LongEntry { node: NodeJson::new(path, inode, staged), holding });
     }
     let mut line = Vec::new();
     if long {
         let attributes = inode.attributes();
-        let health = holding.as_ref().map_or("-", Holding::word);
+        let health = match staged {
+            Some(_) => STAGED,
+            None => holding.as_ref().map_or("-", Holding::word),
+        };
         let columns = format!(
             "{} {:>3} {:>5} {:>5} {:>13} {} {:<13} ",
             mode_text(attributes.kind, attributes.permissions),
             attributes.links,
             attributes.user,
             attributes.group,
-            attributes.size,
+            staged.unwrap_or(attributes.size),
             units::time(attributes.modified.seconds),
             health,
         );
         line.extend_from_slice(columns.as_bytes());
     }
-    line.extend(out.name(shown));
+    line.extend(out.name(name));
     if let (true, NodeBody::Symlink(target)) = (long, &inode.body) {
         line.extend_from_slice(b" -> ");
         line.extend(out.name(target));
@@ -172,12 +186,13 @@ pub(super) fn find(context: &Context, args: &FindArgs) -> CliResult<ExitStatus> 
     settle(context, &open, Newest::Names)?;
     let out = context.out();
     let at = history::remembered(&open, args.at)?;
+    let staged = StagedSizes::of(&open, at)?;
     walk_at(&open.catalog, Node::ROOT, &EntryPath::root(), at, &mut |path, inode| {
         let subject = if by_path { path.as_bytes() } else { path.name() };
         if !matcher.is_match(OsStr::from_bytes(subject)) {
             return Ok(());
         }
-        out.json(&NodeJson::new(path, inode))?;
+        out.json(&NodeJson::new(path, inode, staged.get(inode.node)))?;
         out.raw_line(&out.name(path.as_bytes()))
     })?;
     Ok(ExitStatus::Done)
@@ -201,12 +216,17 @@ pub(super) fn stat(context: &Context, args: &StatArgs) -> CliResult<ExitStatus> 
     let path = parse_path(&args.path)?;
     let at = history::remembered(&open, args.at)?;
     let (_, inode) = resolve_at(&open.catalog, Some(&args.path), at)?;
-    let holding = Holding::of(&open, &inode)?;
+    let staged = StagedSizes::of(&open, at)?.get(inode.node);
+    let holding = if staged.is_none() { Holding::of(&open, &inode)? } else { None };
     let attributes = inode.attributes();
+    let size = match staged {
+        Some(size) => format!("{size} bytes (staged, not committed yet)"),
+        None => format!("{} bytes ({} hold data)", attributes.size, attributes.allocated),
+    };
     let mut rows = vec![
         ("path", path.to_string()),
         ("mode", format!("{} ({:04o})", mode_text(attributes.kind, attributes.permissions), attributes.permissions)),
-        ("size", format!("{} bytes ({} hold data)", attributes.size, attributes.allocated)),
+        ("size", size),
         ("owner", format!("{}:{}", attributes.user, attributes.group)),
         ("inode", format!("{}, {}", attributes.node.number(), units::plural(attributes.links.into(), "link"))),
         ("modified", units::rfc3339(attributes.modified)),
@@ -214,6 +234,7 @@ pub(super) fn stat(context: &Context, args: &StatArgs) -> CliResult<ExitStatus> 
     ];
     rows.extend(inode.meta.born.map(|born| ("born", units::rfc3339(born))));
     match &inode.body {
+        NodeBody::File(_) if staged.is_some() => {}
         NodeBody::File(content) => rows.push(("blake3", content.hash.to_hex())),
         NodeBody::Symlink(target) => rows.push(("target", printable(target))),
         _ => {}
@@ -235,6 +256,6 @@ pub(super) fn stat(context: &Context, args: &StatArgs) -> CliResult<ExitStatus> 
     for (title, value) in rows {
         out.line(format_args!("{title:<9} {value}"))?;
     }
-    out.json(&LongEntry { node: NodeJson::new(&path, &inode), holding })?;
+    out.json(&LongEntry { node: NodeJson::new(&path, &inode, staged), holding })?;
     Ok(ExitStatus::Done)
 }
