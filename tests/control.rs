@@ -7,7 +7,7 @@ mod kit;
 use blockframe::archive::Archive;
 use blockframe::base::{ErrorClass, SystemClock, Timestamp};
 use blockframe::catalog::{
-    Catalog, CatalogResult, CatalogWriter, CatalogWrites, CommitSummary, NewObject, ObjectRecord,
+    Catalog, CatalogRemovals, CatalogResult, CatalogWriter, CatalogWrites, CommitSummary, NewObject, ObjectRecord,
 };
 use blockframe::control::{
     ControlClient, ControlError, ControlResult, ControlService, DaemonStatus, Purpose, RemoteWrites, SOCKET,
@@ -529,14 +529,21 @@ fn the_program_finds_the_daemon() {
     assert_eq!(place.run(["commit", "tree"]).status(), Some(1));
     let server = serve(&archive, daemon.clone()).unwrap();
     place.ok(["commit", "tree"]);
-    assert_eq!(daemon.take(), ["begin Commit", "flush", "commit_entries", "end"]);
+    assert_eq!(daemon.take(), ["flush", "begin Commit", "flush", "commit_entries", "end"]);
     assert_eq!(place.ok(["cat", "tree/b"]).len(), String::from_utf8_lossy(&content(900, 900)).len());
 
     fs::create_dir_all(archive.join(".blockframe/tmp")).unwrap();
     fs::write(archive.join(".blockframe/tmp/spool-left"), "x").unwrap();
     let removed = place.ok(["gc"]);
     assert!(removed.contains("spool-left") && removed.contains("Removed 1 leftover"), "{removed}");
-    assert_eq!(daemon.take(), ["begin Collect", "flush", "end"]);
+    assert_eq!(daemon.take(), ["flush", "begin Collect", "flush", "end"]);
+
+    place.ok(["sync", "tree/a"]);
+    let removed = place.ok(["--json", "rm", "-r", "tree/deep"]);
+    assert!(removed.contains(r#""names":1"#), "{removed}");
+    assert_eq!(daemon.take(), ["sync Some(/tree/a)", "remove_path /tree/deep true"]);
+    let status = place.ok(["--json", "status"]);
+    assert!(status.contains(r#""files":3"#) && status.contains(r#""mountpoint":"/mnt/ä""#), "{status}");
 
     let refused = place.run(["rebuild-catalog"]);
     assert_eq!(refused.status(), Some(1));
@@ -556,4 +563,24 @@ fn the_program_finds_the_daemon() {
     drop(server);
     drop(daemon);
     place.ok(["commit", "tree"]);
+    place.ok(["sync"]);
+    assert!(place.ok(["status"]).contains("staged      none; not mounted for writing"));
+}
+
+#[test]
+fn rm_removes_what_it_can_and_fails_for_the_rest() {
+    let place = Place::new();
+    place.ok(["init", "arch"]);
+    make_tree(&place.path("tree"));
+    place.ok(["commit", "tree"]);
+    let refused = place.run(["rm", "tree/none", "tree/deep", "tree/a"]);
+    assert_eq!(refused.status(), Some(1));
+    assert!(refused.stderr().contains("/tree/none is not in the archive"), "{}", refused.stderr());
+    assert!(refused.stderr().contains("`-r` removes it"), "{}", refused.stderr());
+    assert_eq!(place.run(["rm", "-r", "/"]).status(), Some(2));
+    assert_eq!(
+        place.ok(["rm", "-r", "tree/deep", "tree/b"]),
+        "Removed 37 names; `blockframe restore` brings them back.\n"
+    );
+    assert_eq!(place.ok(["ls", "tree"]), "empty\nsame\n");
 }

@@ -77,6 +77,7 @@ impl Bench {
         let request = RestoreRequest {
             paths: vec![entry_path(path)],
             destination: self.path(destination),
+            at: None,
             cancel: &AtomicBool::new(false),
         };
         restore(&self.archive, &self.catalog, &request, &()).unwrap()
@@ -592,8 +593,12 @@ fn an_interrupted_restore_leaves_only_whole_files_and_continues() {
         bench.commit(&["tree"]);
         let cancel = AtomicBool::new(false);
         let interrupter = ByteInterrupter { left: AtomicI64::new(bytes), cancel: &cancel };
-        let request =
-            RestoreRequest { paths: vec![entry_path("tree")], destination: bench.path("out"), cancel: &cancel };
+        let request = RestoreRequest {
+            paths: vec![entry_path("tree")],
+            destination: bench.path("out"),
+            at: None,
+            cancel: &cancel,
+        };
         let error = restore(&bench.archive, &bench.catalog, &request, &interrupter).unwrap_err();
         assert!(matches!(error, IngestError::Interrupted), "{error}");
         for (path, bytes) in files_below_real(&bench.path("out")) {
@@ -715,6 +720,7 @@ fn a_single_file_is_restored_under_the_name_given() {
     let missing = RestoreRequest {
         paths: vec![entry_path("nothing")],
         destination: bench.path("out"),
+        at: None,
         cancel: &AtomicBool::new(false),
     };
     let error = restore(&bench.archive, &bench.catalog, &missing, &()).unwrap_err();

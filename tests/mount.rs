@@ -342,7 +342,7 @@ fn every_file_tells_where_its_bytes_are() {
     assert!(!get("file", "verified_at").is_empty());
     assert_eq!(get("nothing", "object"), "none");
     let listed: Vec<OsString> = xattr::list(fixture.mounted().join("file")).unwrap().collect();
-    assert_eq!(listed.len(), 5, "{listed:?}");
+    assert!(listed.is_empty(), "programs that copy attributes would copy them: {listed:?}");
     let space = rustix::fs::statvfs(fixture.mountpoint()).unwrap();
     let store = rustix::fs::statvfs(fixture.archive()).unwrap();
     let free = space.f_bavail * space.f_frsize;
@@ -394,7 +394,7 @@ fn what_is_lost_is_an_error_for_its_range_alone() {
 }
 
 #[test]
-fn a_commit_is_seen_through_the_mount_and_open_files_keep_their_version() {
+fn a_commit_is_seen_through_the_mount_and_by_files_that_are_open() {
     let Some(fixture) = Fixture::with_archive(|source| {
         fs::write(source.join("changing"), noise(1, 50_000)).unwrap();
     }) else {
@@ -415,7 +415,7 @@ fn a_commit_is_seen_through_the_mount_and_open_files_keep_their_version() {
     assert!(fs::read(fixture.mounted().join("changing")).unwrap() == noise(2, 50_000), "the new open reads old bytes");
     let mut bytes = vec![0; 50_000];
     old.read_exact_at(&mut bytes, 0).unwrap();
-    assert!(bytes == noise(1, 50_000), "the old handle reads new bytes");
+    assert!(bytes == noise(2, 50_000), "the old handle does not read the new bytes, or a mixture");
     drop(old);
     assert!(fs::read(fixture.mounted().join("changing")).unwrap() == noise(2, 50_000));
     fixture.unmount();
@@ -511,7 +511,7 @@ fn the_helper_of_mount_serves_an_fstab_line() {
     assert_eq!(fs::read(fixture.mounted().join("file")).unwrap(), b"x");
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let line = table.lines().find(|line| line.contains(&*fixture.mountpoint().to_string_lossy())).unwrap();
-    assert!(line.contains("noexec") && line.contains(" ro,"), "{line}");
+    assert!(line.contains("noexec") && line.contains(" rw,"), "{line}");
     fixture.unmount();
 }
 

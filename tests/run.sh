@@ -6,6 +6,9 @@ cd "$(dirname "$0")/.."
 . packaging/setup.sh
 
 need_packages cc:gcc cc:libc6-dev fusermount3:fuse3 tar:tar diff:diffutils
+# Programs that tests/programs.rs runs on a mount.
+need_packages git:git sqlite3:sqlite3 rsync:rsync unzip:unzip zip:zip rg:ripgrep make:make ex:vim-tiny setfacl:acl \
+    setfattr:attr flock:util-linux python3:python3-minimal
 need_rust
 cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy
 command -v cargo-nextest >/dev/null 2>&1 || cargo install --locked cargo-nextest
@@ -27,4 +30,5 @@ else
 fi
 step cargo nextest run --workspace --locked --profile ci
 step cargo test --workspace --locked --doc --quiet
+step sh tests/posix.sh short
 echo "== all checks passed"

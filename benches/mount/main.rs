@@ -3,10 +3,12 @@
 //!
 //! ```text
 //! cargo bench --bench mount -- [DIRECTORY] [files=20000] [big=2048] [names=1000000] [rounds=3] [only=small,big,names]
+//! cargo bench --bench mount -- [DIRECTORY] only=write [write=4096] [create=10000] [clone=20000] [entries=1000000] [part=a,b,c,d,e,f]
 //! ```
 //!
 //! DIRECTORY is on the disk to be measured (default: the temporary directory);
-//! `big` is in MiB; a size of 0 leaves that part out. Root is needed for cold
+//! `big` and `write` are in MiB; a size of 0 leaves that part out. `write` is
+//! measured when it is asked for. Root is needed for cold
 //! figures (it drops the page cache), `borg` for its comparison.
 //!
 //! Baselines and ours are taken alternately, `rounds` times; the table shows
@@ -19,6 +21,7 @@ mod names;
 mod passthrough;
 mod small;
 mod tools;
+mod write;
 
 use std::path::PathBuf;
 use tools::Table;
@@ -35,6 +38,8 @@ pub struct Settings {
     pub names: usize,
     /// How often each figure is taken.
     pub rounds: usize,
+    /// Sizes of what is written.
+    pub write: write::Sizes,
 }
 
 fn main() {
@@ -51,6 +56,13 @@ fn main() {
         big: number("big", 2048) as u64,
         names: number("names", 1_000_000),
         rounds: number("rounds", 3).max(1),
+        write: write::Sizes {
+            file: number("write", 4096) as u64,
+            create: number("create", 10_000),
+            clone: number("clone", 20_000),
+            entries: number("entries", 1_000_000),
+            parts: option("part").map_or_else(|| "abcdef".into(), str::to_owned),
+        },
     };
     let wanted = |part: &str| option("only").is_none_or(|parts| parts.split(',').any(|one| one == part));
     let _ = std::fs::remove_dir_all(&settings.dir);
@@ -64,6 +76,9 @@ fn main() {
     }
     if wanted("names") && settings.names > 0 {
         names::measure(&settings, &mut table);
+    }
+    if option("only").is_some_and(|parts| parts.split(',').any(|one| one == "write")) {
+        write::measure(&settings, &mut table);
     }
     std::fs::remove_dir_all(&settings.dir).unwrap();
     table.print();

@@ -1,5 +1,6 @@
 //! Clocks, caches, programs and mounts.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
@@ -138,13 +139,14 @@ impl Mount {
     }
 
     /// Mounts the bare pass-through filesystem over a directory.
-    pub fn passthrough(directory: &Path, point: &Path, cache: &str) -> Self {
+    pub fn passthrough(directory: &Path, point: &Path, words: &str) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.arg("passthrough").arg(directory).arg(point).arg(cache);
+        command.arg("passthrough").arg(directory).arg(point).args(words.split(' '));
         Self::start(command, point)
     }
 
-    fn start(mut command: Command, point: &Path) -> Self {
+    /// Starts a server in the foreground, and waits for its mount.
+    pub fn start(mut command: Command, point: &Path) -> Self {
         fs::create_dir_all(point).unwrap();
         let before = fs::metadata(point).unwrap().dev();
         let mut child = command.stdout(Stdio::null()).spawn().unwrap();
@@ -162,6 +164,13 @@ impl Mount {
         (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
     }
 
+    /// Counters of `/proc/PID/io` by name, bytes or calls.
+    pub fn io(&self) -> BTreeMap<String, u64> {
+        let text = fs::read_to_string(format!("/proc/{}/io", self.child.id())).unwrap();
+        let pairs = text.lines().filter_map(|line| line.split_once(": "));
+        pairs.map(|(name, count)| (name.to_owned(), count.parse().unwrap())).collect()
+    }
+
     /// Resident memory, MiB: peak and now.
     pub fn memory(&self) -> (u64, u64) {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
@@ -175,7 +184,11 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        run(blockframe().arg("umount").arg(&self.point));
+        // What another program serves knows no command of ours.
+        let ours = blockframe().arg("umount").arg(&self.point).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        if !ours.is_ok_and(|status| status.success()) {
+            run(Command::new("umount").arg(&self.point));
+        }
         let _ = self.child.wait();
     }
 }

@@ -1,5 +1,6 @@
 //! Ids, units, clock and errors' common ground. No I/O.
 
+pub mod calendar;
 mod class;
 pub mod clock;
 pub mod ids;

@@ -16,6 +16,8 @@ pub(super) struct Applier<'d> {
     counters: Counters,
     /// When the records of this group happened, nanoseconds since 1970; 0 where nothing says it.
     pub(super) now: i64,
+    /// Whether what ends is kept as history.
+    pub(super) keeps_history: bool,
     object: Option<i64>,
     /// The node set last, and whether it is a directory: its name comes next.
     latest: Option<(i64, bool)>,
@@ -28,7 +30,12 @@ pub(super) struct Applier<'d> {
 impl<'d> Applier<'d> {
     pub(super) fn new(database: &'d Database, lenient: bool) -> CatalogResult<Self> {
         let counters = database.counters()?;
-        Ok(Self { database, counters, now: 0, object: None, latest: None, lenient, misfits: 0 })
+        Ok(Self { database, counters, now: 0, keeps_history: true, object: None, latest: None, lenient, misfits: 0 })
+    }
+
+    /// What ends from here on is forgotten.
+    pub(super) fn without_history(self) -> Self {
+        Self { keeps_history: false, ..self }
     }
 
     /// What follows is another group: what an earlier record said of the next ones is over.
@@ -67,7 +74,10 @@ impl<'d> Applier<'d> {
             }
             Record::Staged { node, content } => self.set_staged(*node as i64, content),
             Record::StagedRemoved(node) => self.remove_staged(*node as i64),
-            Record::HistoryRemoved { before } => self.database.forget_past(instant(*before)),
+            Record::HistoryRemoved { before } => {
+                self.database.forget_past(instant(*before))?;
+                self.database.raise_history_begin(instant(*before))
+            }
             Record::PastInode { node, since, until, meta, body } => {
                 self.add_past_inode(*node as i64, (instant(*since), instant(*until)), meta, body)
             }
@@ -106,7 +116,7 @@ impl<'d> Applier<'d> {
         };
         let mut bytes = Vec::with_capacity(256);
         Record::Object(facts.clone()).encode(&mut bytes);
-        seal_row(&mut bytes, id);
+        seal_row(&mut bytes, &[id]);
         self.execute(
             "INSERT INTO object(id, name, facts) VALUES(?1, ?2, ?3) ON CONFLICT(id) DO UPDATE SET facts = ?3",
             (id, facts.name.as_str(), bytes),
@@ -164,6 +174,10 @@ impl<'d> Applier<'d> {
             "UPDATE inode SET content = NULL WHERE content IN (SELECT id FROM content WHERE object = ?1)",
             [id],
         )?;
+        self.execute(
+            "UPDATE past_inode SET content = NULL WHERE content IN (SELECT id FROM content WHERE object = ?1)",
+            [id],
+        )?;
         self.execute("DELETE FROM source WHERE content IN (SELECT id FROM content WHERE object = ?1)", [id])?;
         self.execute("DELETE FROM content WHERE object = ?1", [id])?;
         self.execute("DELETE FROM object WHERE id = ?1", [id])?;
@@ -172,34 +186,48 @@ impl<'d> Applier<'d> {
     }
 
     fn set_inode(&mut self, ino: i64, meta: &NodeMeta, body: &NodeBody) -> CatalogResult<()> {
-        let content = match body {
-            NodeBody::File(FileContent { hash, size, .. }) if *size > 0 => {
-                self.database.content(hash)?.map(|row| row.id)
-            }
-            _ => None,
-        };
+        let content = self.content_of(body)?;
         let is_directory = matches!(body, NodeBody::Directory);
-        let row = node_row(ino, meta, body);
+        let now = self.now;
+        let row = node_row(ino, now, meta, body);
         // Numbers from `next_inode` on were never used, so there is no old row.
-        let old = if ino < self.counters.next_inode { self.database.node(ino)? } else { None };
+        let old = if ino < self.counters.next_inode { self.database.live_node(ino)? } else { None };
         if let Some(old) = &old {
-            if old.is_directory() != is_directory && !self.lenient {
+            if old.inode.is_directory() != is_directory && !self.lenient {
                 return Err(self.database.damaged(format!("inode {ino} turns into a directory, or from one")));
             }
-            self.count_node(&old.body, -1);
-            self.execute("UPDATE inode SET content = ?2, body = ?3 WHERE ino = ?1", (ino, content, row))?;
+            if (&old.inode.meta, &old.inode.body) == (meta, body) {
+                self.latest = Some((ino, is_directory));
+                return Ok(());
+            }
+            self.end_state(old, Some(body))?;
+            self.count_node(&old.inode.body, -1);
+            self.execute(
+                "UPDATE inode SET content = ?2, since = ?3, body = ?4 WHERE ino = ?1",
+                (ino, content, now, row),
+            )?;
         } else {
             // The root needs no name.
             let links = if ino == ROOT { 2 } else { 0 };
             self.execute(
-                "INSERT INTO inode(ino, links, content, body) VALUES(?1, ?2, ?3, ?4)",
-                (ino, links, content, row),
+                "INSERT INTO inode(ino, links, content, since, body) VALUES(?1, ?2, ?3, ?4, ?5)",
+                (ino, links, content, now, row),
             )?;
         }
         self.count_node(body, 1);
         self.counters.next_inode = self.counters.next_inode.max(ino.saturating_add(1));
         self.latest = Some((ino, is_directory));
         Ok(())
+    }
+
+    /// The row of a body's content, if it has one that is stored.
+    pub(super) fn content_of(&self, body: &NodeBody) -> CatalogResult<Option<i64>> {
+        match body {
+            NodeBody::File(FileContent { hash, size, .. }) if *size > 0 => {
+                Ok(self.database.content(hash)?.map(|row| row.id))
+            }
+            _ => Ok(None),
+        }
     }
 
     fn count_node(&mut self, body: &NodeBody, sign: i64) {
@@ -213,14 +241,7 @@ impl<'d> Applier<'d> {
     /// Adds `change` to the links that a name from `parent` to `ino` makes: a
     /// directory's name counts in its parent, and its name and `.` in itself;
     /// any other name counts in its node. What has no name has no links.
-    fn change_links(&mut self, parent: i64, ino: i64, change: i64) -> CatalogResult<()> {
-        let is_directory = match self.latest {
-            Some((latest, is_directory)) if latest == ino => is_directory,
-            _ => match self.database.node(ino)? {
-                Some(node) => node.is_directory(),
-                None => return self.misfit(|| format!("a name leads to inode {ino}, which is missing")),
-            },
-        };
+    fn change_links(&mut self, parent: i64, ino: i64, is_directory: bool, change: i64) -> CatalogResult<()> {
         if is_directory {
             self.add_links(parent, change)?;
             self.add_links(ino, 2 * change)
@@ -239,29 +260,42 @@ impl<'d> Applier<'d> {
             self.misfits += 1;
             self.remove_dirent(parent, name)?;
         }
+        let now = self.now;
         self.execute(
-            "INSERT INTO dirent(parent, name, ino, crc) VALUES(?1, ?2, ?3, ?4)",
-            (parent, name, ino, dirent_crc(parent, name, ino)),
+            "INSERT INTO dirent(parent, name, ino, since, crc) VALUES(?1, ?2, ?3, ?4, ?5)",
+            (parent, name, ino, now, dirent_crc(parent, name, ino, &[now])),
         )?;
-        self.change_links(parent, ino, 1)
+        let is_directory = match self.latest {
+            Some((latest, is_directory)) if latest == ino => is_directory,
+            _ => match self.database.node(ino)? {
+                Some(node) => node.is_directory(),
+                None => return self.misfit(|| format!("a name leads to inode {ino}, which is missing")),
+            },
+        };
+        self.change_links(parent, ino, is_directory, 1)
     }
 
     fn remove_dirent(&mut self, parent: i64, name: &[u8]) -> CatalogResult<()> {
-        let Some(ino) = self.database.child(parent, name)? else {
+        let Some((ino, since)) = self.database.child_since(parent, name)? else {
             return self.misfit(|| format!("a name in directory {parent} is removed and was never there"));
         };
         self.execute("DELETE FROM dirent WHERE parent = ?1 AND name = ?2", (parent, name))?;
-        self.change_links(parent, ino, -1)
+        let Some(node) = self.database.node(ino)? else {
+            return self.misfit(|| format!("a name leads to inode {ino}, which is missing"));
+        };
+        self.end_name(parent, name, &node, since)?;
+        self.change_links(parent, ino, node.is_directory(), -1)
     }
 
     fn remove_inode(&mut self, ino: i64) -> CatalogResult<()> {
-        let Some(node) = self.database.node(ino)? else {
+        let Some(old) = self.database.live_node(ino)? else {
             return self.misfit(|| format!("inode {ino} is removed and was never there"));
         };
         if ino == ROOT {
             return self.misfit(|| "the root directory is removed".into());
         }
-        self.count_node(&node.body, -1);
+        self.end_state(&old, None)?;
+        self.count_node(&old.inode.body, -1);
         self.latest = None;
         self.execute("DELETE FROM inode WHERE ino = ?1", [ino])?;
         self.remove_staged(ino)
@@ -274,7 +308,7 @@ impl<'d> Applier<'d> {
         }
         let mut bytes = Vec::with_capacity(64);
         content.encode(&mut bytes);
-        seal_row(&mut bytes, ino);
+        seal_row(&mut bytes, &[ino]);
         self.execute("INSERT INTO staged(ino, facts) VALUES(?1, ?2) ON CONFLICT DO UPDATE SET facts = ?2", (ino, bytes))
             .map(drop)
     }
@@ -307,16 +341,18 @@ impl Database {
         })?;
         let mut after = 0;
         loop {
-            let rows: Vec<(i64, Option<i64>, Vec<u8>)> = self.run(|connection| {
+            let rows: Vec<(i64, Option<i64>, i64, Vec<u8>)> = self.run(|connection| {
                 connection
-                    .prepare_cached("SELECT ino, content, body FROM inode WHERE ino > ?1 ORDER BY ino LIMIT 1000")?
-                    .query_map([after], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+                    .prepare_cached(
+                        "SELECT ino, content, since, body FROM inode WHERE ino > ?1 ORDER BY ino LIMIT 1000",
+                    )?
+                    .query_map([after], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
                     .collect()
             })?;
             let Some(last) = rows.last() else { break };
             after = last.0;
-            for (ino, content, bytes) in &rows {
-                let (_, body) = self.parse_node(*ino, bytes)?;
+            for (ino, content, since, bytes) in &rows {
+                let (_, body) = self.parse_node(*ino, &[*since], bytes)?;
                 counters.nodes += 1;
                 match body {
                     NodeBody::Directory => {
@@ -341,6 +377,7 @@ impl Database {
                 })?;
             }
         }
+        self.mend_past()?;
         self.run(|connection| {
             // A directory has one name: of several, the first counts.
             connection.execute_batch(

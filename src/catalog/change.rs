@@ -3,10 +3,11 @@
 
 use super::apply::Applier;
 use super::database::{Database, Head};
+use super::history::instant;
 use super::local::LocalFiles;
 use super::queries::ROOT;
 use super::replica::{GroupWriter, Replica};
-use super::{CatalogError, CatalogResult, CommitSummary, Inode};
+use super::{CatalogError, CatalogResult, CommitSummary, HistoryRemoved, Inode};
 use crate::base::{ObjectName, Timestamp};
 use crate::format::journal::Record;
 use crate::format::{Entry, EntryPath, FileContent, NodeBody, NodeMeta};
@@ -78,9 +79,12 @@ fn number(node: &Inode) -> i64 {
 impl<'a> Change<'a> {
     /// A change that goes to the journal too; without `opening`, to the database alone.
     pub(super) fn new(database: &'a Database, opening: Option<Opening<'a>>, now: Timestamp) -> CatalogResult<Self> {
+        let applier = Applier::new(database, false)?;
+        // What is put together from manifests tells no times.
+        let applier = if opening.is_some() { applier } else { applier.without_history() };
         Ok(Self {
             database,
-            applier: Applier::new(database, false)?,
+            applier,
             opening,
             journal: None,
             records: 0,
@@ -140,13 +144,22 @@ impl<'a> Change<'a> {
         }
     }
 
-    /// Forgets an object that no node needs.
+    /// Forgets an object that no node needs, now or in a past that is kept.
     pub(super) fn remove_object(&mut self, name: &ObjectName) -> CatalogResult<()> {
         let Some((id, _)) = self.database.object(name)? else { return Ok(()) };
-        if !self.database.nodes_in(id)?.is_empty() {
+        if !self.database.nodes_in(id)?.is_empty() || self.database.past_needs(id)? {
             return Err(CatalogError::ObjectNeeded { object: name.clone() });
         }
         self.emit(&Record::ObjectRemoved(name.clone()))
+    }
+
+    /// Forgets states that ended at or before `before`.
+    pub(super) fn remove_history(&mut self, before: Timestamp) -> CatalogResult<HistoryRemoved> {
+        let removed = self.database.past_until(instant(before))?;
+        if removed != HistoryRemoved::default() {
+            self.emit(&Record::HistoryRemoved { before })?;
+        }
+        Ok(removed)
     }
 
     fn put_node(&mut self, path: &EntryPath, meta: &NodeMeta, body: &NodeBody) -> CatalogResult<()> {
@@ -160,7 +173,9 @@ impl<'a> Change<'a> {
         };
         let shared = old.links > 1 && !old.is_directory();
         let taken = shared && self.claimed.contains(&number(old));
-        if !taken && old.meta == *meta && old.body == *body {
+        // What manifests tell is older than anything staged.
+        let replaces_staged = !taken && self.opening.is_some() && self.database.is_staged(number(old))?;
+        if !taken && !replaces_staged && old.meta == *meta && old.body == *body {
             self.summary.unchanged += 1;
             if shared {
                 self.claimed.insert(number(old));
@@ -176,7 +191,8 @@ impl<'a> Change<'a> {
         if shared {
             self.part(&standing, old)?;
         }
-        self.emit(&Record::Inode { node: old.node.number(), meta: meta.clone(), body: body.clone() })
+        self.emit(&Record::Inode { node: old.node.number(), meta: meta.clone(), body: body.clone() })?;
+        if replaces_staged { self.emit(&Record::StagedRemoved(old.node.number())) } else { Ok(()) }
     }
 
     fn put_root(&mut self, meta: &NodeMeta, body: &NodeBody) -> CatalogResult<()> {
@@ -267,25 +283,41 @@ impl<'a> Change<'a> {
     }
 
     /// Removes a name, what lies below it, and every node that has no name left.
-    fn remove_name(&mut self, parent: i64, name: &[u8], node: &Inode) -> CatalogResult<()> {
+    /// Returns how many names that were.
+    fn remove_name(&mut self, parent: i64, name: &[u8], node: &Inode) -> CatalogResult<u64> {
+        let mut removed = 1;
         if node.is_directory() {
             self.directories.clear();
-            self.remove_below(number(node))?;
+            removed += self.remove_below(number(node))?;
         }
         self.emit(&Record::DirentRemoved { parent: parent as u64, name: name.to_vec() })?;
         let left = self.database.named_node(number(node))?;
         if left.is_directory() || left.links == 0 {
             self.emit(&Record::InodeRemoved(node.node.number()))?;
         }
-        Ok(())
+        Ok(removed)
     }
 
-    fn remove_below(&mut self, directory: i64) -> CatalogResult<()> {
+    fn remove_below(&mut self, directory: i64) -> CatalogResult<u64> {
+        let mut removed = 0;
         // Depth is bounded by the longest path.
         while let Some((name, node)) = self.database.page(directory, &[], 1)?.pop() {
-            self.remove_name(directory, &name, &node)?;
+            removed += self.remove_name(directory, &name, &node)?;
         }
-        Ok(())
+        Ok(removed)
+    }
+
+    /// Removes what stands at a path; with `recursive`, a directory with all
+    /// that is below it. Returns how many names that were.
+    pub(super) fn remove_path(&mut self, path: &EntryPath, recursive: bool) -> CatalogResult<u64> {
+        let missing = || CatalogError::NotFound { path: path.clone() };
+        let above = path.parent().ok_or(CatalogError::RootRemoved)?;
+        let parent = self.database.resolve(&above)?.ok_or_else(missing)?;
+        let node = self.standing(parent, path.name())?.node.ok_or_else(missing)?;
+        if node.is_directory() && !recursive {
+            return Err(CatalogError::IsDirectory { path: path.clone() });
+        }
+        self.remove_name(parent, path.name(), &node)
     }
 
     /// The inode number of the directory `above`, which `path` needs; made

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Version of the schema; a database of another version is made anew from the journal.
+/// Version of the schema; a database of an earlier version is made anew from the journal.
 const SCHEMA_VERSION: i64 = 2;
 
 /// How long a reader waits for a writer that spills its cache, or commits.
@@ -28,10 +28,11 @@ const CACHED_STATEMENTS: usize = 64;
 
 const SCHEMA: &str = "
 CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE inode(ino INTEGER PRIMARY KEY, links INTEGER NOT NULL, content INTEGER, body BLOB NOT NULL);
+CREATE TABLE inode(ino INTEGER PRIMARY KEY, links INTEGER NOT NULL, content INTEGER,
+    since INTEGER NOT NULL, body BLOB NOT NULL);
 CREATE INDEX inode_content ON inode(content) WHERE content IS NOT NULL;
-CREATE TABLE dirent(parent INTEGER NOT NULL, name BLOB NOT NULL, ino INTEGER NOT NULL, crc INTEGER NOT NULL,
-    PRIMARY KEY(parent, name)) WITHOUT ROWID;
+CREATE TABLE dirent(parent INTEGER NOT NULL, name BLOB NOT NULL, ino INTEGER NOT NULL, since INTEGER NOT NULL,
+    crc INTEGER NOT NULL, PRIMARY KEY(parent, name)) WITHOUT ROWID;
 CREATE INDEX dirent_ino ON dirent(ino);
 CREATE TABLE object(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, facts BLOB NOT NULL);
 CREATE TABLE content(id INTEGER PRIMARY KEY, object INTEGER NOT NULL, offset INTEGER NOT NULL, size INTEGER NOT NULL,
@@ -255,6 +256,11 @@ impl Database {
         self.store_counters(&Counters { next_inode: 1, ..Counters::default() })
     }
 
+    /// The version of the tables, if it is a later one than this program's.
+    pub(super) fn newer_schema(&self) -> CatalogResult<Option<i64>> {
+        Ok(self.known_meta::<i64>("schema")?.filter(|version| *version > SCHEMA_VERSION))
+    }
+
     /// Whether the tables are of this version, and of this archive.
     pub(super) fn check_identity(&self, archive: ArchiveId) -> CatalogResult<()> {
         let version: i64 = self.meta("schema")?;
@@ -285,20 +291,45 @@ impl Database {
     }
 
     fn meta<T: rusqlite::types::FromSql>(&self, key: &str) -> CatalogResult<T> {
-        let value = self.run(|connection| {
+        self.known_meta(key)?.ok_or_else(|| self.damaged(format!("\"{key}\" is missing")))
+    }
+
+    fn known_meta<T: rusqlite::types::FromSql>(&self, key: &str) -> CatalogResult<Option<T>> {
+        self.run(|connection| {
             connection
                 .prepare_cached("SELECT value FROM meta WHERE key = ?1")?
                 .query_row([key], |row| row.get(0))
                 .optional()
-        })?;
-        value.ok_or_else(|| self.damaged(format!("\"{key}\" is missing")))
+        })
+    }
+
+    /// From when on history is whole, nanoseconds since 1970; `None` while nothing of it was forgotten.
+    pub(super) fn history_begin(&self) -> CatalogResult<Option<i64>> {
+        let Some(bytes) = self.known_meta::<Vec<u8>>("history_begin")? else { return Ok(None) };
+        let read = || -> Result<i64, FormatError> {
+            let mut reader = Reader::new("beginning of history", checked(&bytes, &[2])?);
+            let begin = reader.u64()? as i64;
+            reader.finish()?;
+            Ok(begin)
+        };
+        read().map(Some).map_err(|error| self.damaged(error.to_string()))
+    }
+
+    /// History is whole from `before` on at the earliest.
+    pub(super) fn raise_history_begin(&self, before: i64) -> CatalogResult<()> {
+        if self.history_begin()?.is_some_and(|begin| begin >= before) {
+            return Ok(());
+        }
+        let mut bytes = before.to_le_bytes().to_vec();
+        seal_row(&mut bytes, &[2]);
+        self.put_meta("history_begin", bytes)
     }
 
     /// Up to where the database follows the journal.
     pub(super) fn head(&self) -> CatalogResult<Head> {
         let bytes: Vec<u8> = self.meta("head")?;
         let read = || -> Result<Head, FormatError> {
-            let mut reader = Reader::new("catalog head", checked(&bytes, 0)?);
+            let mut reader = Reader::new("catalog head", checked(&bytes, &[0])?);
             let (file, length) = (reader.u64()?, reader.u64()?);
             let chain = ChainHead { sequence: reader.u64()?, hash: Digest::new(reader.array()?) };
             reader.finish()?;
@@ -313,14 +344,14 @@ impl Database {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
         bytes.extend_from_slice(head.chain.hash.as_bytes());
-        seal_row(&mut bytes, 0);
+        seal_row(&mut bytes, &[0]);
         self.put_meta("head", bytes)
     }
 
     pub(super) fn counters(&self) -> CatalogResult<Counters> {
         let bytes: Vec<u8> = self.meta("counters")?;
         let read = || -> Result<Counters, FormatError> {
-            let mut reader = Reader::new("catalog counters", checked(&bytes, 1)?);
+            let mut reader = Reader::new("catalog counters", checked(&bytes, &[1])?);
             let mut next = || reader.u64().map(|number| number as i64);
             let counters = Counters {
                 next_inode: next()?,
@@ -350,14 +381,14 @@ impl Database {
         ] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
-        seal_row(&mut bytes, 1);
+        seal_row(&mut bytes, &[1]);
         self.put_meta("counters", bytes)
     }
 
-    /// Reads a row of `inode`.
-    pub(super) fn parse_node(&self, ino: i64, bytes: &[u8]) -> CatalogResult<(NodeMeta, NodeBody)> {
+    /// Reads a row of `inode` or, with both ends of its period, of `past_inode`.
+    pub(super) fn parse_node(&self, ino: i64, period: &[i64], bytes: &[u8]) -> CatalogResult<(NodeMeta, NodeBody)> {
         let parse = || {
-            let mut reader = Reader::new("catalog node", checked(bytes, ino)?);
+            let mut reader = Reader::new("catalog node", checked(bytes, &[&[ino], period].concat())?);
             let node = decode_node(&mut reader)?;
             reader.finish()?;
             Ok(node)
@@ -374,7 +405,7 @@ impl Database {
                 .collect()
         })?;
         let parse = |ino: i64, bytes: &[u8]| {
-            let mut reader = Reader::new("staged content", checked(bytes, ino)?);
+            let mut reader = Reader::new("staged content", checked(bytes, &[ino])?);
             let content = StagedContent::decode(&mut reader)?;
             reader.finish()?;
             Ok((ino, content))
@@ -386,6 +417,11 @@ impl Database {
         parsed.collect()
     }
 
+    /// Whether the newest content of a node lies in staging.
+    pub(super) fn is_staged(&self, ino: i64) -> CatalogResult<bool> {
+        self.run(|connection| connection.prepare_cached("SELECT 1 FROM staged WHERE ino = ?1")?.exists([ino]))
+    }
+
     /// Nodes other than the root that have no name.
     pub(super) fn unnamed(&self) -> CatalogResult<Vec<i64>> {
         self.run(|connection| {
@@ -394,24 +430,16 @@ impl Database {
         })
     }
 
-    /// Checks a row of `past_dirent`.
-    pub(super) fn check_past_dirent(
+    /// Checks a row of `dirent` or, with both ends of its period, of `past_dirent`.
+    pub(super) fn check_dirent(
         &self,
         parent: i64,
         name: &[u8],
         ino: i64,
-        (since, until): (i64, i64),
+        period: &[i64],
         crc: i64,
     ) -> CatalogResult<()> {
-        if past_dirent_crc(parent, name, ino, since, until) == crc {
-            return Ok(());
-        }
-        Err(self.damaged(format!("the past name \"{}\" in directory {parent}", String::from_utf8_lossy(name))))
-    }
-
-    /// Checks a row of `dirent`.
-    pub(super) fn check_dirent(&self, parent: i64, name: &[u8], ino: i64, crc: i64) -> CatalogResult<()> {
-        if dirent_crc(parent, name, ino) == crc {
+        if dirent_crc(parent, name, ino, period) == crc {
             return Ok(());
         }
         Err(self.damaged(format!("the name \"{}\" in directory {parent}", String::from_utf8_lossy(name))))
@@ -429,56 +457,40 @@ fn leave_log(connection: &Connection) -> rusqlite::Result<bool> {
 }
 
 /// The bytes of a row of `inode`: the node as in the journal, then its CRC32C.
-pub(super) fn node_row(ino: i64, meta: &NodeMeta, body: &NodeBody) -> Vec<u8> {
+pub(super) fn node_row(ino: i64, since: i64, meta: &NodeMeta, body: &NodeBody) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(96);
     encode_node(meta, body, &mut bytes);
-    seal_row(&mut bytes, ino);
+    seal_row(&mut bytes, &[ino, since]);
     bytes
 }
 
-/// Appends the CRC32C over the row's key (8 bytes, little-endian) and its bytes.
-pub(super) fn seal_row(bytes: &mut Vec<u8>, key: i64) {
-    let crc = crc32c::crc32c_append(crc32c::crc32c(&key.to_le_bytes()), bytes);
+fn crc_of(keys: &[i64]) -> u32 {
+    keys.iter().fold(0, |crc, key| crc32c::crc32c_append(crc, &key.to_le_bytes()))
+}
+
+/// Appends the CRC32C over the row's keys (8 bytes each, little-endian) and its bytes.
+pub(super) fn seal_row(bytes: &mut Vec<u8>, keys: &[i64]) {
+    let crc = crc32c::crc32c_append(crc_of(keys), bytes);
     bytes.extend_from_slice(&crc.to_le_bytes());
 }
 
 /// The bytes before the CRC32C that [`seal_row`] appended, if it is right.
-pub(super) fn checked(bytes: &[u8], key: i64) -> Result<&[u8], FormatError> {
+pub(super) fn checked<'b>(bytes: &'b [u8], keys: &[i64]) -> Result<&'b [u8], FormatError> {
     let what = "catalog row";
     let (row, crc) = bytes.split_last_chunk::<4>().ok_or(FormatError::Truncated { what, at: bytes.len() as u64 })?;
-    let expected = crc32c::crc32c_append(crc32c::crc32c(&key.to_le_bytes()), row);
+    let expected = crc32c::crc32c_append(crc_of(keys), row);
     if u32::from_le_bytes(*crc) == expected { Ok(row) } else { Err(FormatError::Checksum { what }) }
 }
 
-/// The checksum of a row of `dirent`.
-pub(super) fn dirent_crc(parent: i64, name: &[u8], ino: i64) -> i64 {
-    let crc = crc32c::crc32c(&parent.to_le_bytes());
-    let crc = crc32c::crc32c_append(crc, &ino.to_le_bytes());
+/// The checksum of a row of `dirent` or `past_dirent`.
+pub(super) fn dirent_crc(parent: i64, name: &[u8], ino: i64, period: &[i64]) -> i64 {
+    let crc = period.iter().fold(crc_of(&[parent, ino]), |crc, end| crc32c::crc32c_append(crc, &end.to_le_bytes()));
     i64::from(crc32c::crc32c_append(crc, name))
-}
-
-/// The checksum of a row of `past_dirent`.
-pub(super) fn past_dirent_crc(parent: i64, name: &[u8], ino: i64, since: i64, until: i64) -> i64 {
-    let crc = crc32c::crc32c_append(dirent_crc(parent, name, ino) as u32, &since.to_le_bytes());
-    i64::from(crc32c::crc32c_append(crc, &until.to_le_bytes()))
-}
-
-/// The key for [`seal_row`] of a row of `past_inode`.
-pub(super) fn past_node_key(ino: i64, since: i64, until: i64) -> i64 {
-    let mut crc = 0;
-    for number in [ino, since, until] {
-        crc = crc32c::crc32c_append(crc, &number.to_le_bytes());
-    }
-    i64::from(crc)
 }
 
 /// The checksum of a row of `content`.
 pub(super) fn content_crc(object: i64, offset: i64, size: i64, hash: &Digest) -> i64 {
-    let mut crc = 0;
-    for number in [object, offset, size] {
-        crc = crc32c::crc32c_append(crc, &number.to_le_bytes());
-    }
-    i64::from(crc32c::crc32c_append(crc, hash.as_bytes()))
+    i64::from(crc32c::crc32c_append(crc_of(&[object, offset, size]), hash.as_bytes()))
 }
 
 /// A hash as it stands in `content`: eight bytes as a number, which an index

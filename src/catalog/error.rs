@@ -1,7 +1,8 @@
 //! What can go wrong in the catalog.
 
 use crate::archive::ArchiveError;
-use crate::base::{ErrorClass, ObjectName};
+use crate::base::calendar::rfc3339_seconds;
+use crate::base::{ErrorClass, ObjectName, Timestamp};
 use crate::format::{EntryPath, FormatError};
 use crate::store::StoreError;
 use std::path::PathBuf;
@@ -40,11 +41,38 @@ pub enum CatalogError {
         /// Where it should lead.
         target: EntryPath,
     },
+    /// A path that the archive does not have.
+    #[error("{path} is not in the archive; `blockframe ls` shows what is")]
+    NotFound {
+        /// The path.
+        path: EntryPath,
+    },
+    /// A directory that shall go, and not what is below it.
+    #[error("{path} is a directory; `-r` removes it with all that is below it")]
+    IsDirectory {
+        /// The path.
+        path: EntryPath,
+    },
+    /// The root directory shall go.
+    #[error("the root directory cannot be removed; name what lies in it")]
+    RootRemoved,
     /// An object that shall be forgotten holds contents of files.
     #[error("object {object} is not removed: files need it")]
     ObjectNeeded {
         /// The object.
         object: ObjectName,
+    },
+    /// A time of which not all is known any more.
+    #[error(
+        "what was at {} is forgotten: history is whole from {} on ([versions] in config.toml says how long it is kept)",
+        rfc3339_seconds(at.seconds),
+        rfc3339_seconds(begin.seconds.saturating_add(i64::from(begin.nanoseconds > 0)))
+    )]
+    HistoryForgotten {
+        /// The time.
+        at: Timestamp,
+        /// From when on all is known.
+        begin: Timestamp,
     },
     /// An earlier change of this writer failed half-way.
     #[error("an earlier change of the catalog failed half-way; run the command again to continue from what is durable")]
@@ -72,6 +100,14 @@ pub enum CatalogError {
         /// The file.
         file: PathBuf,
         /// Which row, and what is wrong.
+        what: String,
+    },
+    /// Something that a later version of this program made.
+    #[error("{place} was made by a newer blockframe ({what}); use that version")]
+    Newer {
+        /// The file.
+        place: String,
+        /// What is not known here.
         what: String,
     },
     /// A local file of the catalog failed.
@@ -104,10 +140,14 @@ impl CatalogError {
             Self::ParentNotDirectory { .. } => ErrorClass::NotDirectory,
             Self::ContentMissing { .. } => ErrorClass::Internal,
             Self::LinkTargetMissing { .. } => ErrorClass::NotFound,
+            Self::NotFound { .. } | Self::HistoryForgotten { .. } => ErrorClass::NotFound,
+            Self::IsDirectory { .. } => ErrorClass::IsDirectory,
+            Self::RootRemoved => ErrorClass::Invalid,
             Self::ObjectNeeded { .. } => ErrorClass::Busy,
             Self::Interrupted => ErrorClass::Latched,
             Self::Daemon { class, .. } => *class,
             Self::Database { .. } => ErrorClass::Unavailable,
+            Self::Newer { .. } | Self::Format(FormatError::Version { .. }) => ErrorClass::NotSupported,
             Self::Damaged { .. } | Self::Format(_) => ErrorClass::Damaged,
             Self::Local { source, .. } => match source.kind() {
                 std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorClass::NoSpace,

@@ -25,6 +25,19 @@ CREATE TABLE IF NOT EXISTS event(id INTEGER PRIMARY KEY, body TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS value(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 ";
 
+/// A verification says everything about its object, an event only that
+/// something was wrong: it counts until the next verification.
+const DAMAGED: &str = "
+SELECT object FROM verified WHERE verdict <> ?1
+UNION
+SELECT bad.object FROM
+    (SELECT json_extract(body, '$.object') AS object, max(json_extract(body, '$.seconds')) AS seconds FROM event
+     WHERE CASE WHEN json_valid(body) THEN json_extract(body, '$.kind') END IN ('lost', 'heal_failed')
+     GROUP BY 1) AS bad
+    LEFT JOIN verified ON verified.object = bad.object
+    WHERE bad.object IS NOT NULL AND (verified.seconds IS NULL OR verified.seconds < bad.seconds)
+ORDER BY 1";
+
 /// The health log of one archive. May be used from any thread, and by several processes.
 #[derive(Debug)]
 pub struct HealthLog {
@@ -145,6 +158,15 @@ impl HealthLog {
                 .collect()
         })?;
         Ok(rows.into_iter().filter_map(|(word, count)| Some((verdict(&word)?, count))).collect())
+    }
+
+    /// Objects that were not healthy when they were verified last, or whose
+    /// damage was met since and not healed, in the order of their names.
+    pub fn damaged(&self) -> CatalogResult<Vec<ObjectName>> {
+        let names: Vec<String> = self.run(|connection| {
+            connection.prepare_cached(DAMAGED)?.query_map([Verdict::Healthy.word()], |row| row.get(0))?.collect()
+        })?;
+        Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
     }
 
     /// A value that was kept under `key`.

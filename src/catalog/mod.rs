@@ -10,6 +10,7 @@ mod health_log;
 mod history;
 mod local;
 mod objects;
+mod past;
 mod queries;
 mod rebuild;
 mod records;
@@ -22,10 +23,11 @@ pub use error::{CatalogError, CatalogResult};
 pub use health_log::HealthLog;
 pub use rebuild::{RebuildReport, RebuildSource, rebuild};
 pub use records::{
-    CommitSummary, ContentPlace, Inode, NamespaceTotals, NewMember, NewObject, ObjectRecord, SourceSignature,
+    CommitSummary, ContentPlace, HistoryRemoved, HistoryUsage, Inode, NamespaceTotals, NewMember, NewObject, NodeState,
+    ObjectRecord, PlaceState, SourceSignature,
 };
 pub use writer::CatalogWriter;
-pub use writes::CatalogWrites;
+pub use writes::{CatalogRemovals, CatalogWrites};
 
 use crate::archive::Archive;
 use crate::base::{ContentHash, ObjectName};

@@ -4,7 +4,7 @@
 use super::apply::Applier;
 use super::database::Database;
 use super::rebuild::RebuildReport;
-use super::{Catalog, CatalogError, CatalogResult};
+use super::{Catalog, CatalogError, CatalogResult, ObjectRecord};
 use crate::archive::{Archive, ArchiveResult, ObjectRef};
 use crate::base::{ContentRange, ObjectName};
 use crate::format::bundle::{BundleTable, TAIL_LEN};
@@ -84,17 +84,34 @@ impl ObjectSurvey {
 }
 
 impl Catalog {
-    /// Whether a bundle's table tells of a name that stands in the namespace.
-    /// Such a bundle is worth keeping when no content of it is needed any
+    /// The object of this name.
+    pub fn object(&self, name: &ObjectName) -> CatalogResult<Option<ObjectRecord>> {
+        self.read(|database| Ok(database.object(name)?.map(|(_, facts)| facts.into())))
+    }
+
+    /// Whether a bundle's table tells of a name that stands in the namespace,
+    /// and not of a file's content before its present one. Such a bundle is worth keeping when no content of it is needed any
     /// more: it is what a rebuild without the journal would know the name from.
     pub fn is_told_by(&self, archive: &Archive, bundle: &ObjectName) -> CatalogResult<bool> {
         let (_, table) = load(archive, bundle)?;
         for row in table.iter().flat_map(|table| &table.rows) {
-            if self.resolve(row.entry.path())?.is_some() {
+            if let Some(inode) = self.resolve(row.entry.path())?
+                && !is_outdated(&row.entry, &inode.body)
+            {
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+}
+
+/// Whether an entry tells of another content than the file has at its path.
+fn is_outdated(entry: &Entry, now: &NodeBody) -> bool {
+    match (entry, now) {
+        (Entry::Node { body: NodeBody::File(told), .. }, NodeBody::File(now)) => {
+            told.size > 0 && (told.hash, told.size) != (now.hash, now.size)
+        }
+        _ => false,
     }
 }
 

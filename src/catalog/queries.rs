@@ -18,6 +18,24 @@ pub(super) type NamedInode = (Vec<u8>, Inode);
 /// A content of an object: hash, offset, size, signature of a source file.
 pub(super) type Member = (ContentHash, u64, u64, Option<u64>);
 
+/// Directory, name, inode number, since when.
+pub(super) type DirentRow = (i64, Vec<u8>, i64, i64);
+
+/// Inode number, since when, the node.
+pub(super) type NodeRow = (i64, i64, (NodeMeta, NodeBody));
+
+/// All of a node's row.
+#[derive(Debug)]
+pub(super) struct LiveNode {
+    pub(super) inode: Inode,
+    /// The row of its content.
+    pub(super) content: Option<i64>,
+    /// Since when it is so, nanoseconds since 1970.
+    pub(super) since: i64,
+    /// The node as it stands in the row, with its CRC32C.
+    pub(super) bytes: Vec<u8>,
+}
+
 /// A content's row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ContentRow {
@@ -31,26 +49,38 @@ pub(super) struct ContentRow {
 impl Database {
     /// The inode number behind a name.
     pub(super) fn child(&self, parent: i64, name: &[u8]) -> CatalogResult<Option<i64>> {
-        let row: Option<(i64, i64)> = self.run(|connection| {
+        Ok(self.child_since(parent, name)?.map(|(ino, _)| ino))
+    }
+
+    /// The inode number behind a name, and since when.
+    pub(super) fn child_since(&self, parent: i64, name: &[u8]) -> CatalogResult<Option<(i64, i64)>> {
+        let row: Option<(i64, i64, i64)> = self.run(|connection| {
             connection
-                .prepare_cached("SELECT ino, crc FROM dirent WHERE parent = ?1 AND name = ?2")?
-                .query_row((parent, name), |row| Ok((row.get(0)?, row.get(1)?)))
+                .prepare_cached("SELECT ino, since, crc FROM dirent WHERE parent = ?1 AND name = ?2")?
+                .query_row((parent, name), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
                 .optional()
         })?;
-        let Some((ino, crc)) = row else { return Ok(None) };
-        self.check_dirent(parent, name, ino, crc)?;
-        Ok(Some(ino))
+        let Some((ino, since, crc)) = row else { return Ok(None) };
+        self.check_dirent(parent, name, ino, &[since], crc)?;
+        Ok(Some((ino, since)))
     }
 
     /// A node.
     pub(super) fn node(&self, ino: i64) -> CatalogResult<Option<Inode>> {
-        let row: Option<(u32, Vec<u8>)> = self.run(|connection| {
+        Ok(self.live_node(ino)?.map(|live| live.inode))
+    }
+
+    /// A node with all of its row.
+    pub(super) fn live_node(&self, ino: i64) -> CatalogResult<Option<LiveNode>> {
+        let row: Option<(u32, Option<i64>, i64, Vec<u8>)> = self.run(|connection| {
             connection
-                .prepare_cached("SELECT links, body FROM inode WHERE ino = ?1")?
-                .query_row([ino], |row| Ok((row.get(0)?, row.get(1)?)))
+                .prepare_cached("SELECT links, content, since, body FROM inode WHERE ino = ?1")?
+                .query_row([ino], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
                 .optional()
         })?;
-        row.map(|(links, body)| self.inode_of(ino, links, &body)).transpose()
+        let Some((links, content, since, bytes)) = row else { return Ok(None) };
+        let inode = self.inode_of(ino, links, since, &bytes)?;
+        Ok(Some(LiveNode { inode, content, since, bytes }))
     }
 
     /// A node that a name leads to: without it, the database is damaged.
@@ -58,8 +88,8 @@ impl Database {
         self.node(ino)?.ok_or_else(|| self.damaged(format!("a name leads to inode {ino}, which is missing")))
     }
 
-    fn inode_of(&self, ino: i64, links: u32, body: &[u8]) -> CatalogResult<Inode> {
-        let (meta, body) = self.parse_node(ino, body)?;
+    fn inode_of(&self, ino: i64, links: u32, since: i64, body: &[u8]) -> CatalogResult<Inode> {
+        let (meta, body) = self.parse_node(ino, &[since], body)?;
         Ok(Inode { node: Node::new(ino as u64), links, meta, body })
     }
 
@@ -79,7 +109,7 @@ impl Database {
     pub(super) fn page(&self, parent: i64, after: &[u8], limit: usize) -> CatalogResult<Vec<NamedInode>> {
         // Names are never empty, so the empty name stands before all of them.
         let statement = self.connection.prepare_cached(
-            "SELECT d.name, d.ino, d.crc, i.links, i.body FROM dirent d LEFT JOIN inode i ON i.ino = d.ino
+            "SELECT d.name, d.ino, d.since, d.crc, i.links, i.since, i.body FROM dirent d LEFT JOIN inode i ON i.ino = d.ino
              WHERE d.parent = ?1 AND d.name > ?2 ORDER BY d.name LIMIT ?3",
         );
         let mut statement = statement.map_err(|error| self.failed(error))?;
@@ -93,33 +123,38 @@ impl Database {
     }
 
     fn named_inode(&self, parent: i64, row: &Row<'_>) -> CatalogResult<NamedInode> {
-        let read = || -> rusqlite::Result<(Vec<u8>, i64, i64)> { Ok((row.get(0)?, row.get(1)?, row.get(2)?)) };
-        let (name, ino, crc) = read().map_err(|error| self.failed(error))?;
-        self.check_dirent(parent, &name, ino, crc)?;
-        let node = || -> rusqlite::Result<Option<(u32, &[u8])>> {
-            let Some(body) = row.get_ref(4)?.as_blob_or_null()? else { return Ok(None) };
-            Ok(Some((row.get(3)?, body)))
+        let read = || -> rusqlite::Result<(Vec<u8>, i64, i64, i64)> {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        };
+        let (name, ino, since, crc) = read().map_err(|error| self.failed(error))?;
+        self.check_dirent(parent, &name, ino, &[since], crc)?;
+        let node = || -> rusqlite::Result<Option<(u32, i64, &[u8])>> {
+            let Some(body) = row.get_ref(6)?.as_blob_or_null()? else { return Ok(None) };
+            Ok(Some((row.get(4)?, row.get(5)?, body)))
         };
         match node().map_err(|error| self.failed(error))? {
-            Some((links, body)) => Ok((name, self.inode_of(ino, links, body)?)),
+            Some((links, since, body)) => Ok((name, self.inode_of(ino, links, since, body)?)),
             None => Err(self.damaged(format!("a name leads to inode {ino}, which is missing"))),
         }
     }
 
     /// All names of a node: directory and name, in no special order.
     pub(super) fn names_of(&self, ino: i64) -> CatalogResult<Vec<(i64, Vec<u8>)>> {
-        let rows: Vec<(i64, Vec<u8>, i64)> = self.run(|connection| {
+        Ok(self.names_since(ino)?.into_iter().map(|(parent, name, _)| (parent, name)).collect())
+    }
+
+    /// All names of a node, and since when.
+    pub(super) fn names_since(&self, ino: i64) -> CatalogResult<Vec<(i64, Vec<u8>, i64)>> {
+        let rows: Vec<(i64, Vec<u8>, i64, i64)> = self.run(|connection| {
             connection
-                .prepare_cached("SELECT parent, name, crc FROM dirent WHERE ino = ?1")?
-                .query_map([ino], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+                .prepare_cached("SELECT parent, name, since, crc FROM dirent WHERE ino = ?1")?
+                .query_map([ino], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
                 .collect()
         })?;
-        let mut names = Vec::with_capacity(rows.len());
-        for (parent, name, crc) in rows {
-            self.check_dirent(parent, &name, ino, crc)?;
-            names.push((parent, name));
+        for (parent, name, since, crc) in &rows {
+            self.check_dirent(*parent, name, ino, &[*since], *crc)?;
         }
-        Ok(names)
+        Ok(rows.into_iter().map(|(parent, name, since, _)| (parent, name, since)).collect())
     }
 
     /// All paths of a node, sorted.
@@ -205,7 +240,7 @@ impl Database {
     }
 
     fn parse_object(&self, id: i64, name: &str, bytes: &[u8]) -> CatalogResult<ObjectFacts> {
-        let parse = || match Record::from_bytes(checked(bytes, id)?)? {
+        let parse = || match Record::from_bytes(checked(bytes, &[id])?)? {
             Record::Object(facts) if facts.name.as_str() == name => Ok(facts),
             _ => Err(crate::format::FormatError::Checksum { what: "catalog row" }),
         };
@@ -245,18 +280,30 @@ impl Database {
         rows.into_iter().map(|(id, name, facts)| Ok((id, self.parse_object(id, &name, &facts)?))).collect()
     }
 
-    /// Objects whose contents no node has.
-    pub(super) fn unreferenced_objects(&self) -> CatalogResult<Vec<ObjectRecord>> {
+    /// Objects whose contents no node has, or had in a state that ended after `before`.
+    pub(super) fn unreferenced_objects(&self, before: i64) -> CatalogResult<Vec<ObjectRecord>> {
         let rows: Vec<(i64, String, Vec<u8>)> = self.run(|connection| {
             connection
                 .prepare_cached(
                     "SELECT id, name, facts FROM object o WHERE NOT EXISTS
-                     (SELECT 1 FROM content c JOIN inode i ON i.content = c.id WHERE c.object = o.id) ORDER BY name",
+                     (SELECT 1 FROM content c WHERE c.object = o.id
+                      AND (EXISTS (SELECT 1 FROM inode i WHERE i.content = c.id)
+                           OR EXISTS (SELECT 1 FROM past_inode p WHERE p.content = c.id AND p.until > ?1)))
+                     ORDER BY name",
                 )?
-                .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+                .query_map([before], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
                 .collect()
         })?;
         rows.into_iter().map(|(id, name, facts)| Ok(self.parse_object(id, &name, &facts)?.into())).collect()
+    }
+
+    /// Whether a past state of some node needs an object.
+    pub(super) fn past_needs(&self, object: i64) -> CatalogResult<bool> {
+        self.run(|connection| {
+            connection
+                .prepare_cached("SELECT 1 FROM content c JOIN past_inode p ON p.content = c.id WHERE c.object = ?1")?
+                .exists([object])
+        })
     }
 
     /// The nodes whose content lies in an object.
@@ -297,41 +344,37 @@ impl Database {
         Ok(members)
     }
 
-    /// At most `limit` nodes by number, after `after`.
-    pub(super) fn node_page(&self, after: i64, limit: usize) -> CatalogResult<Vec<(i64, (NodeMeta, NodeBody))>> {
-        let rows: Vec<(i64, Vec<u8>)> = self.run(|connection| {
+    /// At most `limit` nodes by number, after `after`, and since when they are so.
+    pub(super) fn node_page(&self, after: i64, limit: usize) -> CatalogResult<Vec<NodeRow>> {
+        let rows: Vec<(i64, i64, Vec<u8>)> = self.run(|connection| {
             connection
-                .prepare_cached("SELECT ino, body FROM inode WHERE ino > ?1 ORDER BY ino LIMIT ?2")?
-                .query_map((after, limit as i64), |row| Ok((row.get(0)?, row.get(1)?)))?
+                .prepare_cached("SELECT ino, since, body FROM inode WHERE ino > ?1 ORDER BY ino LIMIT ?2")?
+                .query_map((after, limit as i64), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
                 .collect()
         })?;
-        rows.into_iter().map(|(ino, body)| Ok((ino, self.parse_node(ino, &body)?))).collect()
+        let parsed =
+            rows.into_iter().map(|(ino, since, body)| Ok((ino, since, self.parse_node(ino, &[since], &body)?)));
+        parsed.collect()
     }
 
-    /// At most `limit` names by directory and name, after the one given.
-    pub(super) fn dirent_page(
-        &self,
-        parent: i64,
-        name: &[u8],
-        limit: usize,
-    ) -> CatalogResult<Vec<(i64, Vec<u8>, i64)>> {
-        let rows: Vec<(i64, Vec<u8>, i64, i64)> = self.run(|connection| {
+    /// At most `limit` names by directory and name, after the one given: the
+    /// directory, the name, the node it leads to, and since when.
+    pub(super) fn dirent_page(&self, parent: i64, name: &[u8], limit: usize) -> CatalogResult<Vec<DirentRow>> {
+        let rows: Vec<(DirentRow, i64)> = self.run(|connection| {
             connection
                 .prepare_cached(
-                    "SELECT parent, name, ino, crc FROM dirent WHERE (parent, name) > (?1, ?2)
+                    "SELECT parent, name, ino, since, crc FROM dirent WHERE (parent, name) > (?1, ?2)
                      ORDER BY parent, name LIMIT ?3",
                 )?
                 .query_map((parent, name, limit as i64), |row| {
-                    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+                    Ok(((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?), row.get(4)?))
                 })?
                 .collect()
         })?;
-        let mut names = Vec::with_capacity(rows.len());
-        for (parent, name, ino, crc) in rows {
-            self.check_dirent(parent, &name, ino, crc)?;
-            names.push((parent, name, ino));
+        for ((parent, name, ino, since), crc) in &rows {
+            self.check_dirent(*parent, name, *ino, &[*since], *crc)?;
         }
-        Ok(names)
+        Ok(rows.into_iter().map(|(row, _)| row).collect())
     }
 
     /// Counts and sizes of everything.

@@ -6,13 +6,13 @@ use super::change::Change;
 use super::database::{Database, Head, Use};
 use super::objects::ObjectSurvey;
 use super::queries::ROOT;
-use super::recovery::{highest_sequence, replace_journal};
+use super::recovery::{highest_sequence, refuse_newer, replace_journal};
 use super::replica::{Replica, Scan, Span};
-use super::{CatalogResult, Site};
+use super::{CatalogError, CatalogResult, Site};
 use crate::archive::Archive;
 use crate::base::{Digest, ObjectName, Timestamp};
 use crate::format::journal::{ChainHead, FileKind, Record};
-use crate::format::{Entry, EntryPath, NodeBody, NodeMeta};
+use crate::format::{Entry, EntryPath, FormatError, NodeBody, NodeMeta};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
@@ -78,6 +78,7 @@ pub(super) struct Built {
 pub fn rebuild(home: &Path, archive: &Arc<Archive>, source: RebuildSource) -> CatalogResult<RebuildReport> {
     let site = Site::new(home, archive);
     let _lock = site.files.lock()?;
+    refuse_newer(&site)?;
     rebuild_locked(&site, source)
 }
 
@@ -188,6 +189,16 @@ fn follow<'s>(snapshot: &Scan, journals: &'s [Scan]) -> (Vec<(&'s Scan, usize)>,
     (steps, end)
 }
 
+/// Hands back what is wrong with a file, unless a later version made it.
+fn unless_newer(scan: &Scan, error: CatalogError) -> CatalogResult<CatalogError> {
+    match error {
+        CatalogError::Format(error @ FormatError::Version { .. }) => {
+            Err(CatalogError::Newer { place: Replica::file_key(scan.kind, scan.start), what: error.to_string() })
+        }
+        error => Ok(error),
+    }
+}
+
 fn replay_all(replica: &Replica, database: &Database) -> CatalogResult<Replayed> {
     let mut replayed = Replayed::default();
     let snapshot = newest_snapshot(replica, &mut replayed.faults)?;
@@ -235,6 +246,7 @@ fn replay_all(replica: &Replica, database: &Database) -> CatalogResult<Replayed>
     if let Some(snapshot) = &snapshot
         && let Err(error) = replay(snapshot, &snapshot.spans[0], &mut |_| {})
     {
+        let error = unless_newer(snapshot, error)?;
         replayed.faults.push(format!("{}: {error}", Replica::file_key(snapshot.kind, snapshot.start)));
     }
     for scan in &journals {
@@ -249,6 +261,7 @@ fn replay_all(replica: &Replica, database: &Database) -> CatalogResult<Replayed>
                 _ => {}
             });
             if let Err(error) = outcome {
+                let error = unless_newer(scan, error)?;
                 replayed.faults.push(format!("{}: {error}", Replica::file_key(scan.kind, scan.start)));
             }
         }

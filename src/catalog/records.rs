@@ -183,3 +183,45 @@ pub struct NamespaceTotals {
     /// Bytes of all shards.
     pub stored_bytes: u64,
 }
+
+/// A state of a node, as it is or was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeState {
+    /// From when.
+    pub since: Timestamp,
+    /// Until when, not including it; `None`: it is so.
+    pub until: Option<Timestamp>,
+    /// Attributes.
+    pub meta: NodeMeta,
+    /// What it is or was.
+    pub body: NodeBody,
+}
+
+/// What a name leads or led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlaceState {
+    /// The node.
+    pub node: Node,
+    /// From when.
+    pub since: Timestamp,
+    /// Until when, not including it; `None`: it does.
+    pub until: Option<Timestamp>,
+}
+
+/// What was forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HistoryRemoved {
+    /// Names.
+    pub names: u64,
+    /// States of nodes.
+    pub states: u64,
+}
+
+/// What the history that is kept costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HistoryUsage {
+    /// Bytes of the contents that nothing but history needs.
+    pub bytes: u64,
+    /// When the oldest state that is kept ended.
+    pub oldest: Option<Timestamp>,
+}

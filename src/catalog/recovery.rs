@@ -33,8 +33,33 @@ pub(super) struct Recovered {
     pub(super) replaced: bool,
 }
 
+/// Refuses what a later version of this program made: it is neither damage,
+/// nor may anything be written over it.
+///
+/// Error: `Newer`. What cannot be read is no error here.
+pub(super) fn refuse_newer(site: &Site) -> CatalogResult<()> {
+    match site.replica.refuse_newer() {
+        Err(error @ CatalogError::Newer { .. }) => return Err(error),
+        Err(error) => tracing::debug!("the catalog's journal cannot be looked at: {error}"),
+        Ok(()) => {}
+    }
+    if !site.files.database_exists() {
+        return Ok(());
+    }
+    let opened = Database::open(&site.files.database(), Use::ReadOnlyMedium, RECOVERY_CACHE_KIB);
+    match opened.and_then(|database| database.newer_schema()) {
+        // The version of a file that is damaged says nothing.
+        Ok(Some(version)) if site.files.check_seal() != SealState::Broken => Err(CatalogError::Newer {
+            place: format!("the catalog's database {}", site.files.database().display()),
+            what: format!("its schema is version {version}"),
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// Opens the catalog for readers, whatever state it is in.
 pub(super) fn open_pool(site: &Site) -> CatalogResult<Pool> {
+    refuse_newer(site)?;
     if site.files.database_exists()
         && site.files.check_seal() == SealState::Matches
         && matches!(standing(site, Use::ReadOnlyMedium, SealState::Matches), Standing::Current { .. })
@@ -91,6 +116,7 @@ fn pool_in_memory(site: &Site) -> CatalogResult<Pool> {
 
 /// Makes the database good and current. The writer's lock must be held.
 pub(super) fn recover(site: &Site) -> CatalogResult<Recovered> {
+    refuse_newer(site)?;
     let seal = site.files.check_seal();
     match standing(site, Use::Write, seal) {
         Standing::Current { sealed } => {

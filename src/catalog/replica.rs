@@ -8,8 +8,9 @@
 //! read back.
 
 use super::database::{Database, Head};
+use super::history::{self, timestamp};
 use super::queries::ROOT;
-use super::{CatalogError, CatalogResult, history};
+use super::{CatalogError, CatalogResult};
 use crate::base::ArchiveId;
 use crate::format::journal::{
     BLOCK_LEN, Block, ChainHead, FileKind, GroupEncoder, Record, RecordAssembler, parse_file_header, place_after,
@@ -103,6 +104,28 @@ impl Replica {
         let mut files: Vec<_> = names.iter().filter_map(|listed| FileKind::parse_file_name(&listed.name)).collect();
         files.sort_by_key(|&(kind, start)| (start, kind));
         Ok(files)
+    }
+
+    /// Refuses files of a later version.
+    ///
+    /// Error: `Newer`. What cannot be read is no error here.
+    pub(super) fn refuse_newer(&self) -> CatalogResult<()> {
+        for (kind, start) in self.files()? {
+            let Ok(file) = self.store.open(&self.key(&kind.file_name(start))?) else { continue };
+            let mut bytes = vec![0; BLOCK_LEN];
+            if file.read_at(0, &mut bytes).is_err() {
+                continue;
+            }
+            let Ok(block) = Block::parse(&bytes) else { continue };
+            if let Err(FormatError::Version { found, known, .. }) = parse_file_header(block.payload)
+                && block.header
+                && found > known
+            {
+                let what = format!("its version is {found}, this program knows {known}");
+                return Err(CatalogError::Newer { place: Self::file_key(kind, start), what });
+            }
+        }
+        Ok(())
     }
 
     /// Length of a file; `None` when it is missing.
@@ -394,26 +417,36 @@ fn dump(database: &Database, take: &mut dyn FnMut(Record) -> CatalogResult<()>) 
             }
         }
     }
+    // Many rows in a row are of one time: it is said when it changes.
+    let mut time = 0;
+    let mut at = |since: i64, take: &mut dyn FnMut(Record) -> CatalogResult<()>| {
+        if std::mem::replace(&mut time, since) == since { Ok(()) } else { take(Record::Time(timestamp(since))) }
+    };
     let mut after = 0;
     loop {
         let page = database.node_page(after, 1024)?;
-        let Some((last, _)) = page.last() else { break };
+        let Some((last, ..)) = page.last() else { break };
         after = *last;
-        for (ino, (meta, body)) in page {
+        for (ino, since, (meta, body)) in page {
+            at(since, take)?;
             take(Record::Inode { node: ino as u64, meta, body })?;
         }
     }
     let mut after = (ROOT - 1, Vec::new());
     loop {
         let page = database.dirent_page(after.0, &after.1, 1024)?;
-        let Some((parent, name, _)) = page.last() else { break };
+        let Some((parent, name, ..)) = page.last() else { break };
         after = (*parent, name.clone());
-        for (parent, name, ino) in page {
+        for (parent, name, ino, since) in page {
+            at(since, take)?;
             take(Record::Dirent { parent: parent as u64, name, node: ino as u64 })?;
         }
     }
     for (ino, content) in database.staged()? {
         take(Record::Staged { node: ino as u64, content })?;
+    }
+    if let Some(begin) = database.history_begin()? {
+        take(Record::HistoryRemoved { before: timestamp(begin) })?;
     }
     history::dump(database, take)?;
     take(Record::NextInode(database.counters()?.next_inode as u64))

@@ -14,13 +14,14 @@ use super::change::{Change, Opening, unseal};
 use super::database::{Database, Head, Use};
 use super::local::WriterLock;
 use super::{
-    CatalogError, CatalogResult, CommitSummary, ContentPlace, Inode, NewObject, ObjectRecord, Shared, SourceSignature,
-    recovery,
+    CatalogError, CatalogResult, CommitSummary, ContentPlace, HistoryRemoved, Inode, NewObject, ObjectRecord, Shared,
+    SourceSignature, recovery,
 };
-use crate::base::ContentHash;
+use crate::base::{ContentHash, Timestamp};
 use crate::format::journal::{FileKind, Record};
 use crate::format::{Entry, EntryPath};
 use crate::store::StoreErrorKind;
+use blockframe_api::Node;
 use std::cell::Cell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -80,9 +81,10 @@ impl CatalogWriter {
         self.state().head.chain.sequence
     }
 
-    /// The inode number that the next new node gets.
-    pub fn next_inode(&self) -> CatalogResult<u64> {
-        Ok(self.state().database.counters()?.next_inode as u64)
+    /// The least inode number that was never used.
+    pub fn next_node(&self) -> CatalogResult<Node> {
+        let counters = self.asking()?.database.counters()?;
+        Ok(Node::new(counters.next_inode as u64))
     }
 
     /// The node at a path, as [`Catalog::resolve`](super::Catalog::resolve) tells it.
@@ -144,15 +146,28 @@ impl CatalogWriter {
         })
     }
 
-    /// Forgets an object that no name needs (for `gc`); its shards are the caller's.
-    /// Error when a name does need it.
+    /// Removes what stands at a path, with `recursive` a directory with all
+    /// below it, as one atomic, durable change; returns how many names.
+    ///
+    /// Errors: `NotFound`, `IsDirectory`, `RootRemoved`.
+    pub fn remove_path(&self, path: &EntryPath, recursive: bool) -> CatalogResult<u64> {
+        self.change(|change| change.remove_path(path, recursive))
+    }
+
+    /// Forgets an object that no name needs (for `gc`), nor the history that
+    /// is kept; its shards are the caller's. Error when it is needed.
     pub fn remove_object(&self, object: &ObjectRecord) -> CatalogResult<()> {
         self.change(|change| change.remove_object(&object.reference.name))
     }
 
-    /// Objects that no name needs.
+    /// Objects that neither a name nor the history that is kept needs.
     pub fn unreferenced_objects(&self) -> CatalogResult<Vec<ObjectRecord>> {
-        self.state().database.unreferenced_objects()
+        self.state().database.unreferenced_objects(i64::MIN)
+    }
+
+    /// Forgets states that ended at or before `before`. Writes nothing when there are none.
+    pub fn remove_history(&self, before: Timestamp) -> CatalogResult<HistoryRemoved> {
+        self.change(|change| change.remove_history(before))
     }
 
     /// Closes the catalog cleanly: checkpoints and seals the database.

@@ -3,13 +3,25 @@
 use super::{
     Catalog, CatalogResult, CatalogWriter, CommitSummary, ContentPlace, Inode, NewObject, ObjectRecord, SourceSignature,
 };
-use crate::base::ContentHash;
+use crate::base::{ContentHash, Timestamp};
 use crate::format::{Entry, EntryPath};
+
+/// How history and objects are forgotten.
+pub trait CatalogRemovals: Send + Sync {
+    /// As [`CatalogWriter::remove_object`].
+    fn remove_object(&self, object: &ObjectRecord) -> CatalogResult<()>;
+
+    /// As [`CatalogWriter::unreferenced_objects`].
+    fn unreferenced_objects(&self) -> CatalogResult<Vec<ObjectRecord>>;
+
+    /// As [`CatalogWriter::remove_history`]; returns how many states of names and nodes.
+    fn remove_history(&self, before: Timestamp) -> CatalogResult<u64>;
+}
 
 /// What a commit and a garbage collection need of the catalog's writer. While
 /// the archive is mounted the daemon is the writer, and another process
 /// reaches it through an implementation of this.
-pub trait CatalogWrites: Send + Sync {
+pub trait CatalogWrites: CatalogRemovals {
     /// As [`CatalogWriter::sequence`].
     fn sequence(&self) -> CatalogResult<u64>;
 
@@ -31,14 +43,23 @@ pub trait CatalogWrites: Send + Sync {
     /// As [`CatalogWriter::commit_entries`].
     fn commit_entries(&self, entries: &mut dyn Iterator<Item = CatalogResult<Entry>>) -> CatalogResult<CommitSummary>;
 
-    /// As [`CatalogWriter::remove_object`].
-    fn remove_object(&self, object: &ObjectRecord) -> CatalogResult<()>;
-
-    /// As [`CatalogWriter::unreferenced_objects`].
-    fn unreferenced_objects(&self) -> CatalogResult<Vec<ObjectRecord>>;
-
     /// As [`CatalogWriter::finish`].
     fn finish(self: Box<Self>) -> CatalogResult<()>;
+}
+
+impl CatalogRemovals for CatalogWriter {
+    fn remove_object(&self, object: &ObjectRecord) -> CatalogResult<()> {
+        CatalogWriter::remove_object(self, object)
+    }
+
+    fn unreferenced_objects(&self) -> CatalogResult<Vec<ObjectRecord>> {
+        CatalogWriter::unreferenced_objects(self)
+    }
+
+    fn remove_history(&self, before: Timestamp) -> CatalogResult<u64> {
+        let removed = CatalogWriter::remove_history(self, before)?;
+        Ok(removed.names + removed.states)
+    }
 }
 
 impl CatalogWrites for CatalogWriter {
@@ -70,14 +91,6 @@ impl CatalogWrites for CatalogWriter {
         CatalogWriter::commit_entries(self, entries)
     }
 
-    fn remove_object(&self, object: &ObjectRecord) -> CatalogResult<()> {
-        CatalogWriter::remove_object(self, object)
-    }
-
-    fn unreferenced_objects(&self) -> CatalogResult<Vec<ObjectRecord>> {
-        CatalogWriter::unreferenced_objects(self)
-    }
-
     fn finish(self: Box<Self>) -> CatalogResult<()> {
         CatalogWriter::finish(*self)
     }
@@ -98,6 +111,6 @@ impl Catalog {
 
     /// Objects that no name needs.
     pub fn unreferenced_objects(&self) -> CatalogResult<Vec<ObjectRecord>> {
-        self.read(|database| database.unreferenced_objects())
+        self.read(|database| database.unreferenced_objects(i64::MIN))
     }
 }

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::units;
+use super::units::{self, Moment};
 
 const AFTER_HELP: &str = "\
 The archive is found from --archive, else BLOCKFRAME_ARCHIVE, else [archive] directory in the configuration:
@@ -59,15 +59,23 @@ pub enum Command {
     /// Find names by a pattern
     Find(FindArgs),
     /// Show all that is known of a name
-    Stat(PathArg),
+    Stat(StatArgs),
     /// Write a file's content to standard output, verified
     Cat(CatArgs),
     /// Copy files and trees out of the archive, with their attributes
     Get(GetArgs),
+    /// Show what stood at a path over time, what was removed included
+    Versions(PathArg),
+    /// Bring back an old version, or what was removed
+    Restore(RestoreArgs),
+    /// Remove files or trees; they can be restored until the retention ends
+    Rm(RmArgs),
     /// Mount the archive
     Mount(MountArgs),
     /// Unmount the archive
     Umount(UmountArgs),
+    /// Return when all that was written to the mount is committed
+    Sync(SyncArgs),
     /// Tell what committing a path would cost and survive under each profile, without writing
     Plan(PlanArgs),
     /// Verify stored data: Healthy, Degraded, Recoverable or Unrecoverable
@@ -78,7 +86,7 @@ pub enum Command {
     Scrub(ScrubArgs),
     /// Show the archive's state on one screen
     Status,
-    /// Remove what crashed or failed commits left
+    /// Forget old versions that have had their time, and remove what crashed or failed commits left
     Gc(GcArgs),
     /// Rebuild the namespace from the store alone
     RebuildCatalog(RebuildArgs),
@@ -152,6 +160,12 @@ pub struct LsArgs {
     /// Everything below too
     #[arg(short = 'R', long)]
     pub recursive: bool,
+    /// Names that were removed and can be restored
+    #[arg(long, conflicts_with_all = ["recursive", "at"])]
+    pub deleted: bool,
+    /// As it was then: 2026-11-20T12:00:00Z, "2026-11-20 12:00" (UTC), "2h ago", yesterday
+    #[arg(long, value_name = "TIME", value_parser = units::parse_moment)]
+    pub at: Option<Moment>,
     /// A directory or file of the archive [default: its root]
     #[arg(value_name = "PATH")]
     pub path: Option<OsString>,
@@ -163,6 +177,9 @@ pub struct FindArgs {
     /// A glob: of names (`*.jpg`), or with a slash of whole paths (`photos/**/*.jpg`)
     #[arg(value_name = "PATTERN")]
     pub pattern: OsString,
+    /// As it was then: 2026-11-20T12:00:00Z, "2026-11-20 12:00" (UTC), "2h ago", yesterday
+    #[arg(long, value_name = "TIME", value_parser = units::parse_moment)]
+    pub at: Option<Moment>,
 }
 
 /// One path of the archive.
@@ -171,6 +188,34 @@ pub struct PathArg {
     /// A path of the archive
     #[arg(value_name = "PATH")]
     pub path: OsString,
+}
+
+/// Arguments of `stat`.
+#[derive(Debug, Args)]
+pub struct StatArgs {
+    /// A path of the archive
+    #[arg(value_name = "PATH")]
+    pub path: OsString,
+    /// As it was then: 2026-11-20T12:00:00Z, "2026-11-20 12:00" (UTC), "2h ago", yesterday
+    #[arg(long, value_name = "TIME", value_parser = units::parse_moment)]
+    pub at: Option<Moment>,
+}
+
+/// Arguments of `restore`.
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// A path of the archive: a file, or a directory with all that was below it
+    #[arg(value_name = "PATH")]
+    pub path: OsString,
+    /// Which: an id or a number that `versions` shows, or the beginning of a hash [default: the newest old one]
+    #[arg(long, value_name = "VERSION")]
+    pub version: Option<String>,
+    /// As it was then: 2026-11-20T12:00:00Z, "2026-11-20 12:00" (UTC), "2h ago", yesterday
+    #[arg(long, conflicts_with = "version", value_name = "TIME", value_parser = units::parse_moment)]
+    pub at: Option<Moment>,
+    /// Where to put it [default: where it was, in the place of what stands there]
+    #[arg(long, value_name = "PATH")]
+    pub to: Option<OsString>,
 }
 
 /// Arguments of `cat`.
@@ -182,6 +227,9 @@ pub struct CatArgs {
     /// Only these bytes: from A up to, not including, B (`100-200`, `1MiB-`)
     #[arg(long, value_name = "A-B", value_parser = units::parse_range)]
     pub range: Option<ByteSpan>,
+    /// As it was then: 2026-11-20T12:00:00Z, "2026-11-20 12:00" (UTC), "2h ago", yesterday
+    #[arg(long, value_name = "TIME", value_parser = units::parse_moment)]
+    pub at: Option<Moment>,
 }
 
 /// Bytes from `start` up to, not including, `end` (to the end when none).
@@ -199,6 +247,28 @@ pub struct GetArgs {
     /// Files or directories of the archive, then the directory that takes them
     #[arg(value_name = "PATH... DEST", required = true, num_args = 2..)]
     pub paths: Vec<OsString>,
+    /// As it was then: 2026-11-20T12:00:00Z, "2026-11-20 12:00" (UTC), "2h ago", yesterday
+    #[arg(long, value_name = "TIME", value_parser = units::parse_moment)]
+    pub at: Option<Moment>,
+}
+
+/// Arguments of `rm`.
+#[derive(Debug, Args)]
+pub struct RmArgs {
+    /// Directories too, with all that is below them
+    #[arg(short, long)]
+    pub recursive: bool,
+    /// Files or directories of the archive
+    #[arg(value_name = "PATH", required = true)]
+    pub paths: Vec<OsString>,
+}
+
+/// Arguments of `sync`.
+#[derive(Debug, Args)]
+pub struct SyncArgs {
+    /// Only what lies at or below this path of the archive [default: everything]
+    #[arg(value_name = "PATH")]
+    pub path: Option<OsString>,
 }
 
 /// Arguments of `mount`.
@@ -210,13 +280,16 @@ pub struct MountArgs {
     /// The mount point (the same as MOUNTPOINT)
     #[arg(short, long = "mountpoint", value_name = "DIR", conflicts_with = "mountpoint", value_hint = ValueHint::DirPath)]
     pub mountpoint_flag: Option<PathBuf>,
-    /// Mount options: allow_other, nonempty, noexec, suid, dev, threads=N, and in seconds attr_timeout=S,
+    /// Mount options: ro, rw, allow_other, nonempty, noexec, suid, dev, threads=N, and in seconds attr_timeout=S,
     /// entry_timeout=S, negative_timeout=S
     #[arg(short, value_name = "OPT,...", value_delimiter = ',')]
     pub options: Vec<String>,
-    /// Refuse all writes (in this version every mount does)
+    /// Refuse all writes (the same as -o ro)
     #[arg(long)]
     pub read_only: bool,
+    /// Show the archive as it was then, read-only: 2026-11-20T12:00:00Z, "2026-11-20 12:00" (UTC), "2h ago", yesterday
+    #[arg(long, value_name = "TIME", value_parser = units::parse_moment)]
+    pub at: Option<Moment>,
     /// Stay in the foreground
     #[arg(long)]
     pub foreground: bool,
@@ -363,7 +436,19 @@ mod tests {
             "cat a --range 1KiB-",
             "get a b dest",
             "-a /x mount /mnt -o allow_other,ro --foreground",
-            "mount -m /mnt -a /x",
+            "mount -m /mnt -a /x --read-only",
+            "mount /mnt --at 2026-11-20T12:00:00Z",
+            "rm -r a b",
+            "versions a",
+            "restore a --version 2 --to b",
+            "restore a --at yesterday",
+            "ls --deleted a",
+            "ls -lR --at 2026-11-20",
+            "cat a --at 2h",
+            "stat a --at 2h",
+            "find x --at 2h",
+            "sync",
+            "sync photos",
             "umount",
             "health --quick",
             "health --budget 20GB",
@@ -380,8 +465,16 @@ mod tests {
             let words = std::iter::once("blockframe").chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_ok(), "{line}");
         }
-        for line in ["commit", "get a", "cat a --range 9-1", "health --budget soon", "-q -v status", "init --profile x"]
-        {
+        for line in [
+            "commit",
+            "rm",
+            "mount --at soon",
+            "get a",
+            "cat a --range 9-1",
+            "health --budget soon",
+            "-q -v status",
+            "init --profile x",
+        ] {
             let words = std::iter::once("blockframe").chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_err(), "{line}");
         }

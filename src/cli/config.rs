@@ -18,6 +18,10 @@ pub struct Config {
     pub mount: MountConfig,
     /// What is kept in memory.
     pub cache: CacheConfig,
+    /// Files that are being written.
+    pub staging: StagingConfig,
+    /// What was changed or removed.
+    pub versions: VersionsConfig,
     /// Serving over a network.
     pub server: ServerConfig,
     /// Background verification.
@@ -67,6 +71,61 @@ impl CacheConfig {
     pub fn limit(&self) -> u64 {
         const SEGMENT: u64 = 32 << 20;
         self.max_size.0.min(self.max_segments.saturating_mul(SEGMENT))
+    }
+}
+
+/// `[staging]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StagingConfig {
+    /// Where files lie while they are written; relative to the configuration file. None: in the archive.
+    #[serde(serialize_with = "empty_when_unset", deserialize_with = "unset_when_empty")]
+    pub directory: Option<PathBuf>,
+    /// Most bytes that they may take.
+    pub quota: Size,
+    /// When `fsync` returns.
+    pub fsync: FsyncMode,
+    /// How long a file rests after its last close before it is committed.
+    pub delay: Age,
+}
+
+impl Default for StagingConfig {
+    fn default() -> Self {
+        Self { directory: None, quota: Size(10 << 30), fsync: FsyncMode::Staging, delay: Age(Duration::from_secs(2)) }
+    }
+}
+
+impl StagingConfig {
+    /// Most bytes that staged files may take on a disk of which `free` bytes are free now.
+    pub fn limit(&self, free: u64) -> u64 {
+        self.quota.0.min(free / 4)
+    }
+}
+
+/// When `fsync` of a file returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FsyncMode {
+    /// When the file is durable in staging.
+    #[default]
+    Staging,
+    /// When it is committed, with its parity.
+    Commit,
+}
+
+/// `[versions]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VersionsConfig {
+    /// How long old versions and removed files stay.
+    pub retention: Age,
+    /// Most of the store's capacity that they may take.
+    pub max_share: Share,
+}
+
+impl Default for VersionsConfig {
+    fn default() -> Self {
+        Self { retention: Age(Duration::from_secs(30 * 86_400)), max_share: Share(Share::WHOLE / 4) }
     }
 }
 
@@ -147,6 +206,37 @@ pub struct Size(pub u64);
 /// A length of time; `"30d"` in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Age(pub Duration);
+
+/// A part of a whole: `0.25` in the file. Exact to a millionth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share(u32);
+
+impl Share {
+    const WHOLE: u32 = 1_000_000;
+
+    /// A part from 0 to 1; `None` for anything else.
+    pub fn new(part: f64) -> Option<Self> {
+        (0.0..=1.0).contains(&part).then(|| Self((part * f64::from(Self::WHOLE)).round() as u32))
+    }
+
+    /// That part of `whole`, rounded down.
+    pub fn of(self, whole: u64) -> u64 {
+        (u128::from(whole) * u128::from(self.0) / u128::from(Self::WHOLE)) as u64
+    }
+}
+
+impl Serialize for Share {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_f64(f64::from(self.0) / f64::from(Self::WHOLE))
+    }
+}
+
+impl<'de> Deserialize<'de> for Share {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let part = f64::deserialize(d)?;
+        Self::new(part).ok_or_else(|| serde::de::Error::custom(format!("{part} is no share; write 0 to 1, as 0.25")))
+    }
+}
 
 impl Serialize for Size {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
@@ -236,8 +326,10 @@ impl LoadedConfig {
         })?;
         let (mut config, warnings) = parse(&text)
             .map_err(|problem| CliError::new(ErrorClass::Invalid, format!("{}:{problem}", file.display())))?;
-        if let (Some(directory), Some(base)) = (&mut config.archive.directory, file.parent()) {
-            *directory = base.join(&directory);
+        if let Some(base) = file.parent() {
+            for directory in [&mut config.archive.directory, &mut config.staging.directory].into_iter().flatten() {
+                *directory = base.join(&directory);
+            }
         }
         Ok(Self { config, file: Some(file.to_path_buf()), warnings })
     }
@@ -392,6 +484,9 @@ mod tests {
             ("[cache]\nmax_size = \"ten\"\n", "2: "),
             ("[logging]\n\nlevel = \"loud\"\n", "3: "),
             ("[scrub]\nmax_age = 5\n", "2: "),
+            ("[staging]\nfsync = \"never\"\n", "2: "),
+            ("[versions]\nmax_share = 1.5\n", "2: "),
+            ("[versions]\nmax_share = -1\n", "2: "),
             ("log_level = \"loud\"", "1: "),
             ("x = = 1", "1: "),
         ] {
@@ -417,6 +512,14 @@ mod tests {
         assert_eq!(config.cache.max_size, Size(1 << 30));
         assert_eq!(config.cache.limit(), 64 << 20);
         assert_eq!(config.scrub.max_age, Age(Duration::from_secs(7200)));
+        let (config, _) = parse("[staging]\nquota = \"1GB\"\nfsync = \"commit\"\ndelay = \"500ms\"").unwrap();
+        assert_eq!((config.staging.limit(u64::MAX), config.staging.limit(1000)), (1_000_000_000, 250));
+        assert_eq!(config.staging.fsync, FsyncMode::Commit);
+        assert_eq!(config.staging.delay, Age(Duration::from_millis(500)));
+        let (config, _) = parse("[versions]\nmax_share = 1\nretention = \"12h\"").unwrap();
+        assert_eq!(config.versions.max_share.of(u64::MAX), u64::MAX);
+        assert_eq!(config.versions.retention, Age(Duration::from_secs(43_200)));
+        assert_eq!(VersionsConfig::default().max_share.of(1000), 250);
         assert_eq!(parse("[cache]\nmax_size = 4096").unwrap().0.cache.limit(), 4096);
     }
 
@@ -424,9 +527,10 @@ mod tests {
     fn a_relative_archive_is_relative_to_the_file() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("config.toml");
-        std::fs::write(&file, "[archive]\ndirectory = \"data\"\n").unwrap();
+        std::fs::write(&file, "[archive]\ndirectory = \"data\"\n[staging]\ndirectory = \"fast\"\n").unwrap();
         let loaded = LoadedConfig::find(Some(&file)).unwrap();
         assert_eq!(loaded.config.archive.directory, Some(directory.path().join("data")));
+        assert_eq!(loaded.config.staging.directory, Some(directory.path().join("fast")));
         let missing = LoadedConfig::find(Some(&directory.path().join("none"))).unwrap_err();
         assert!(missing.to_string().contains("config.toml.example"), "{missing}");
     }

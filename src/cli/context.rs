@@ -99,6 +99,11 @@ impl Context {
         self.open_objects()?.open_catalog()
     }
 
+    /// Where files of the archive in `archive` lie while they are written.
+    pub fn staging_directory(&self, archive: &Path) -> PathBuf {
+        self.config().staging.directory.clone().unwrap_or_else(|| state_directory(archive).join("staging"))
+    }
+
     /// Opens the archive that the user means, without its catalog.
     pub fn open_objects(&self) -> CliResult<OpenObjects> {
         let directory = self.archive_directory()?;

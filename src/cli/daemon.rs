@@ -6,16 +6,21 @@
 //! that the mount answers; until then its standard error is the user's
 //! terminal, afterwards the daemon's log.
 
-use super::config::ScrubConfig;
+use super::config::{FsyncMode, ScrubConfig, VersionsConfig};
 use super::context::{Context, OpenArchive, state_directory};
 use super::error::{CliError, CliResult};
 use super::exit::ExitStatus;
+use super::retention;
+use super::service::LiveService;
+use super::writes;
 use crate::archive::Archive;
-use crate::base::{ErrorClass, LatencyGauge};
+use crate::base::{ErrorClass, LatencyGauge, Timestamp};
+use crate::catalog::{Catalog, CatalogError};
+use crate::control::{self, ControlService};
 use crate::scrub::{CatalogLedger, ScrubDaemon, ScrubOptions, Scrubber, StopSignal};
 use crate::staging::{StagingArea, StagingLimits};
-use crate::vfs::{ArchiveVfs, HealthSource, LiveVfs, SyncPolicy, VfsLimits};
-use blockframe_api::Vfs;
+use crate::vfs::{ArchiveVfs, HealthSource, LiveVfs, SyncPolicy, VfsLimits, WithPrivate, Writeback, WritebackOptions};
+use blockframe_api::{Vfs, VfsError};
 use blockframe_fuse::{MountOptions, Mounted};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -26,7 +31,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Set in the environment of the process that serves in the background.
 const CHILD: &str = "BLOCKFRAME_BACKGROUND_CHILD";
@@ -36,14 +41,25 @@ const READY: &str = "ready";
 const GRACE: Duration = Duration::from_secs(5);
 /// How often the daemon looks whether another process has changed the catalog.
 const REFRESH: Duration = Duration::from_secs(1);
+/// How often the daemon looks how much space the store has.
+const LOOK_AT_SPACE: Duration = Duration::from_secs(60);
 /// The log is begun anew when it is longer; the one before is kept.
 const MAX_LOG: u64 = 1 << 20;
 
-/// Where files being written lie, below the archive's directory.
-const STAGING_DIR: &str = ".blockframe/staging";
+/// Bytes that staging leaves free on its disk.
+const RESERVE: u64 = 64 << 20;
+/// How long a daemon that was told to end by a signal commits what is staged:
+/// less than service managers wait before they kill.
+const DRAIN_AFTER_SIGNAL: Duration = Duration::from_secs(60);
 
-fn staging_limits() -> StagingLimits {
-    StagingLimits { quota: 10 << 30, reserve: 64 << 20 }
+/// How long a mount waits for another writer, and how often it looks.
+const PATIENCE: Duration = Duration::from_secs(60);
+const RETRY: Duration = Duration::from_millis(50);
+
+/// A moment for durations.
+#[expect(clippy::disallowed_methods, reason = "a duration; nothing of it is stored")]
+fn monotonic() -> Instant {
+    Instant::now()
 }
 
 /// Whether this process was started to serve in the background.
@@ -82,8 +98,14 @@ pub(super) fn start_in_background() -> CliResult<ExitStatus> {
     }
 }
 
-/// Mounts, and serves until somebody unmounts, or SIGTERM, SIGINT or SIGHUP arrives.
-pub(super) fn serve(context: &Context, mountpoint: &Path, options: &MountOptions) -> CliResult<ExitStatus> {
+/// Mounts the archive as it is, or as it was at a time, and serves until somebody
+/// unmounts, or SIGTERM, SIGINT or SIGHUP arrives.
+pub(super) fn serve(
+    context: &Context,
+    mountpoint: &Path,
+    options: &MountOptions,
+    at: Option<Timestamp>,
+) -> CliResult<ExitStatus> {
     let background = is_background_child();
     if background {
         // Away from the terminal that started it. Fails only for a process that leads a group already.
@@ -92,11 +114,17 @@ pub(super) fn serve(context: &Context, mountpoint: &Path, options: &MountOptions
     // First, so that a signal during the start ends with an unmount too.
     let mut signals =
         Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| CliError::io("cannot watch for signals", error))?;
-    let served = Served::new(context, options.read_only)?;
+    blockframe_fuse::check_mountpoint(mountpoint, options)?;
+    let served = Served::new(context, options.read_only, at)?;
     let mounted = Arc::new(blockframe_fuse::spawn(served.vfs.as_vfs(), mountpoint, options)?);
+    let service = served.service(mounted.mountpoint());
+    let control = match &service {
+        Some(service) => Some(control::serve(&served.directory, Arc::clone(service) as Arc<dyn ControlService>)?),
+        None => None,
+    };
     let stop = Arc::new(Stop::default());
     let log = background.then(|| Log::new(&served.directory));
-    let workers = start_workers(&served, log.clone(), &stop)?;
+    let workers = start_workers(&served, service, context.config().versions.clone(), log.clone(), &stop)?;
     let scrubber = served.start_scrubber(&context.config().scrub)?;
     announce(log.as_ref())?;
     tracing::info!(mountpoint = %mounted.mountpoint().display(), archive = %served.directory.display(), "mounted");
@@ -113,14 +141,19 @@ pub(super) fn serve(context: &Context, mountpoint: &Path, options: &MountOptions
             .map_err(|error| CliError::io("cannot start a thread", error))?
     };
     // The iteration ends when the mount has ended.
+    let mut time = None;
     if let Some(signal) = signals.forever().next() {
         tracing::info!(signal, "ending");
         notify(&[NotifyState::Stopping]);
         mounted.unmount(GRACE)?;
+        time = Some(DRAIN_AFTER_SIGNAL);
     }
     notify(&[NotifyState::Stopping]);
     stop.now();
     drop(scrubber);
+    // Whoever mounts next waits for the lock, and is not told that a mount is there.
+    drop(control);
+    served.vfs.finish(time);
     for worker in workers {
         // A worker that panicked has told so already.
         let _ = worker.join();
@@ -150,43 +183,91 @@ struct Served {
 /// What is mounted.
 enum Filesystem {
     /// It can be written; this process is the archive's writer.
-    Live(Arc<LiveVfs>),
+    Live { vfs: Arc<LiveVfs>, writeback: Arc<Writeback>, quota: u64 },
     /// It can be read, and shows what other processes commit.
-    View(Arc<ArchiveVfs>),
+    Present(Arc<ArchiveVfs>),
+    /// The archive as it was.
+    Past(Arc<ArchiveVfs>),
 }
 
 impl Filesystem {
     fn as_vfs(&self) -> Arc<dyn Vfs> {
         match self {
-            Filesystem::Live(vfs) => vfs.clone(),
-            Filesystem::View(vfs) => vfs.clone(),
+            Filesystem::Live { vfs, .. } => Arc::new(WithPrivate::over_live(Arc::clone(vfs))),
+            Filesystem::Present(vfs) => Arc::new(WithPrivate::over(Arc::clone(vfs))),
+            Filesystem::Past(vfs) => vfs.clone(),
         }
     }
 
     fn load(&self) -> Arc<LatencyGauge> {
         match self {
-            Filesystem::Live(vfs) => vfs.load().clone(),
-            Filesystem::View(vfs) => vfs.load().clone(),
+            Filesystem::Live { vfs, .. } => vfs.load().clone(),
+            Filesystem::Present(vfs) | Filesystem::Past(vfs) => vfs.load().clone(),
         }
+    }
+
+    /// Commits what is staged, once nothing is mounted any more. What cannot
+    /// be committed in `time` (no limit: `None`) stays in staging, durable,
+    /// and is committed after the next mount.
+    fn finish(&self, time: Option<Duration>) {
+        let Filesystem::Live { vfs, writeback, .. } = self else { return };
+        let began = monotonic();
+        let drained = writeback.drain(None, &mut |_| time.is_none_or(|time| began.elapsed() < time));
+        if let Err(error) = drained {
+            tracing::warn!("not all that was written is committed; the next mount goes on with it: {error}");
+        }
+        writeback.stop();
+        vfs.detach();
     }
 }
 
 impl Served {
-    fn new(context: &Context, read_only: bool) -> CliResult<Self> {
+    fn new(context: &Context, read_only: bool, at: Option<Timestamp>) -> CliResult<Self> {
         let OpenArchive { directory, archive, catalog, health, .. } = context.open()?;
         let limits = VfsLimits { cache: context.config().cache.limit(), ..VfsLimits::default() };
         let ledger = Arc::new(CatalogLedger::new(Arc::clone(&catalog), Arc::clone(&health)));
         let health: Arc<dyn HealthSource> = health;
-        let vfs = if read_only {
-            Filesystem::View(Arc::new(ArchiveVfs::new(Arc::clone(&archive), catalog, health, limits)?))
-        } else {
-            let staging = StagingArea::open(&directory.join(STAGING_DIR), staging_limits())
-                .map_err(|error| CliError::new(error.class(), error.to_string()))?;
-            let live = LiveVfs::open(archive.clone(), catalog, health, staging, limits, SyncPolicy::default())
-                .map_err(|error| CliError::new(error.class(), error.to_string()))?;
-            Filesystem::Live(Arc::new(live))
+        let vfs = match at {
+            Some(at) => Filesystem::Past(Arc::new(ArchiveVfs::at(archive.clone(), catalog, health, limits, at)?)),
+            None if read_only => {
+                Filesystem::Present(Arc::new(ArchiveVfs::new(archive.clone(), catalog, health, limits)?))
+            }
+            None => Self::live(context, &directory, &archive, catalog, health, limits)?,
         };
         Ok(Self { directory, archive, ledger, vfs })
+    }
+
+    fn live(
+        context: &Context,
+        directory: &Path,
+        archive: &Arc<Archive>,
+        catalog: Arc<Catalog>,
+        health: Arc<dyn HealthSource>,
+        limits: VfsLimits,
+    ) -> CliResult<Filesystem> {
+        wait_for_the_last_daemon(directory, &catalog)?;
+        let config = &context.config().staging;
+        let free = archive.store().space().map_or(u64::MAX, |space| space.free);
+        let quota = config.limit(free);
+        let staging =
+            StagingArea::open(&context.staging_directory(directory), StagingLimits { quota, reserve: RESERVE })
+                .map_err(|error| CliError::new(error.class(), error.to_string()))?;
+        let policy = match config.fsync {
+            FsyncMode::Staging => SyncPolicy::Staging,
+            FsyncMode::Commit => SyncPolicy::Commit,
+        };
+        let failed = |error: VfsError| CliError::new(error.class(), error.to_string());
+        let vfs = LiveVfs::open(archive.clone(), catalog, health, staging, limits, policy).map_err(failed)?;
+        let vfs = Arc::new(vfs);
+        let options = WritebackOptions { delay: config.delay.0, ..WritebackOptions::default() };
+        let writeback = Writeback::start(&vfs, options).map_err(failed)?;
+        Ok(Filesystem::Live { vfs, writeback, quota })
+    }
+
+    /// What other processes of this program are served with.
+    fn service(&self, mountpoint: &Path) -> Option<Arc<LiveService>> {
+        let Filesystem::Live { vfs, writeback, quota } = &self.vfs else { return None };
+        Some(Arc::new(LiveService::new(vfs.clone(), writeback.clone(), mountpoint.to_path_buf(), *quota)))
     }
 
     /// Verification in the background, unless the configuration refuses it. Ends when dropped.
@@ -206,12 +287,39 @@ impl Served {
     }
 }
 
+/// A daemon that was unmounted commits what was written last before it gives
+/// the archive free.
+///
+/// Error: `Busy` when the archive is mounted, or somebody else writes for long.
+fn wait_for_the_last_daemon(directory: &Path, catalog: &Catalog) -> CliResult<()> {
+    let began = monotonic();
+    loop {
+        match catalog.writer() {
+            Ok(_) => return Ok(()),
+            Err(error @ CatalogError::Locked { .. }) => {
+                writes::refuse_while_mounted(directory, "the archive can be mounted once only, not again")?;
+                if began.elapsed() > PATIENCE {
+                    return Err(error.into());
+                }
+                thread::sleep(RETRY);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 /// Starts all background work of the daemon. Each worker ends soon after `stop` says so.
-fn start_workers(served: &Served, log: Option<Log>, stop: &Arc<Stop>) -> CliResult<Vec<JoinHandle<()>>> {
+fn start_workers(
+    served: &Served,
+    service: Option<Arc<LiveService>>,
+    versions: VersionsConfig,
+    log: Option<Log>,
+    stop: &Arc<Stop>,
+) -> CliResult<Vec<JoinHandle<()>>> {
     let maintenance = {
         let view = match &served.vfs {
-            Filesystem::View(view) => Some(Arc::clone(view)),
-            Filesystem::Live(_) => None,
+            Filesystem::Present(view) => Some(Arc::clone(view)),
+            Filesystem::Live { .. } | Filesystem::Past(_) => None,
         };
         let stop = Arc::clone(stop);
         move || {
@@ -234,7 +342,33 @@ fn start_workers(served: &Served, log: Option<Log>, stop: &Arc<Stop>) -> CliResu
         Ok(())
     };
     start("maintenance", Box::new(maintenance))?;
+    if let Some(service) = service {
+        let (archive, stop) = (Arc::clone(&served.archive), Arc::clone(stop));
+        start("retention", Box::new(move || keep_retention(&service, &archive, &versions, &stop)))?;
+    }
     Ok(workers)
+}
+
+/// Forgets what has had its time, now and then, and frees what only it needed.
+fn keep_retention(service: &LiveService, archive: &Archive, versions: &VersionsConfig, stop: &Stop) {
+    let mut rounds = retention::Rounds::default();
+    let mut passed = Duration::ZERO;
+    loop {
+        let short = service.is_full() || archive.store().space().is_ok_and(retention::is_short);
+        if rounds.is_due(passed, short) {
+            match retention::round(service, archive, versions, short) {
+                Ok(removed) if removed == retention::Removed::default() => {}
+                Ok(retention::Removed { states, objects, bytes }) => {
+                    tracing::info!(states, objects, bytes, "old versions were removed");
+                }
+                Err(error) => tracing::warn!("old versions could not be removed: {error}"),
+            }
+        }
+        passed = LOOK_AT_SPACE;
+        if stop.wait(LOOK_AT_SPACE) {
+            return;
+        }
+    }
 }
 
 /// Tells systemd, or the process that started this one, that the mount answers.

@@ -9,10 +9,13 @@ pub mod context;
 mod daemon;
 pub mod error;
 pub mod exit;
+pub mod history;
 pub mod interrupt;
 mod logging;
 pub mod namespace;
 pub mod output;
+mod retention;
+mod service;
 pub mod units;
 mod writes;
 

@@ -3,7 +3,7 @@
 use super::error::{CliError, CliResult};
 use super::output::JsonPath;
 use super::units;
-use crate::base::ErrorClass;
+use crate::base::{ErrorClass, Timestamp};
 use crate::catalog::{Catalog, Inode};
 use crate::format::{EntryPath, NodeBody};
 use blockframe_api::{Node, NodeKind};
@@ -19,14 +19,24 @@ pub fn parse_path(text: &OsStr) -> CliResult<EntryPath> {
 
 /// The node at a path that the user typed; the root when none.
 pub fn resolve(catalog: &Catalog, text: Option<&OsStr>) -> CliResult<(EntryPath, Inode)> {
+    resolve_at(catalog, text, None)
+}
+
+/// As [`resolve`], as of a time if there is one.
+pub fn resolve_at(catalog: &Catalog, text: Option<&OsStr>, at: Option<Timestamp>) -> CliResult<(EntryPath, Inode)> {
     let path = match text {
         Some(text) => parse_path(text)?,
         None => EntryPath::root(),
     };
-    match catalog.resolve(&path)? {
+    let found = match at {
+        Some(at) => catalog.resolve_at(&path, at)?,
+        None => catalog.resolve(&path)?,
+    };
+    match found {
         Some(inode) => Ok((path, inode)),
         None => {
-            let hint = format!("{path}: not in the archive; `blockframe find` searches names");
+            let when = at.map_or(String::new(), |at| format!(" at {}", units::rfc3339(at)));
+            let hint = format!("{path}: not in the archive{when}; `blockframe find` searches names");
             Err(CliError::new(ErrorClass::NotFound, hint))
         }
     }
@@ -47,11 +57,22 @@ pub fn walk(
     path: &EntryPath,
     visit: &mut dyn FnMut(&EntryPath, &Inode) -> CliResult<()>,
 ) -> CliResult<()> {
+    walk_at(catalog, directory, path, None, visit)
+}
+
+/// As [`walk`], as of a time if there is one.
+pub fn walk_at(
+    catalog: &Catalog,
+    directory: Node,
+    path: &EntryPath,
+    at: Option<Timestamp>,
+    visit: &mut dyn FnMut(&EntryPath, &Inode) -> CliResult<()>,
+) -> CliResult<()> {
     let mut stack = vec![Level { node: directory, path: path.clone(), after: None }];
     while let Some(Level { node, path, after }) = stack.pop() {
         let mut result = Ok(());
         let mut descend = None;
-        catalog.list(node, after.as_deref(), &mut |name, inode| {
+        let mut show = |name: &[u8], inode: Inode| {
             let entry = match path.join(name) {
                 Ok(entry) => entry,
                 Err(error) => {
@@ -64,7 +85,11 @@ pub fn walk(
                 descend = Some((inode.node, entry, name.to_vec()));
             }
             result.is_ok() && descend.is_none()
-        })?;
+        };
+        match at {
+            Some(at) => catalog.list_at(node, after.as_deref(), at, &mut show)?,
+            None => catalog.list(node, after.as_deref(), &mut show)?,
+        }
         result?;
         if let Some((below, entry, name)) = descend {
             stack.push(Level { node, path, after: Some(name) });

@@ -2,6 +2,8 @@
 
 use super::args::{Budget, ByteSpan};
 use crate::base::Timestamp;
+pub use crate::base::calendar::parse_time;
+use crate::base::calendar::rfc3339_seconds;
 use std::time::Duration;
 
 /// Reads a size: `10MB` is decimal, `10MiB` binary, a bare number bytes.
@@ -16,6 +18,51 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text.trim())
         .map_err(|error| format!("\"{text}\" is no length of time such as 30d or 2h ({error})"))
+}
+
+/// A moment as people name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// That one.
+    At(Timestamp),
+    /// This long before now.
+    Ago(Duration),
+}
+
+impl Moment {
+    /// Which moment it is.
+    pub fn when(self, now: Timestamp) -> Timestamp {
+        match self {
+            Moment::At(time) => time,
+            Moment::Ago(ago) => {
+                let borrow = now.nanoseconds < ago.subsec_nanos();
+                let nanoseconds = now.nanoseconds + if borrow { NANOSECONDS } else { 0 } - ago.subsec_nanos();
+                let seconds = i64::try_from(ago.as_secs()).unwrap_or(i64::MAX).saturating_add(i64::from(borrow));
+                Timestamp { seconds: now.seconds.saturating_sub(seconds), nanoseconds }
+            }
+        }
+    }
+}
+
+const NANOSECONDS: u32 = 1_000_000_000;
+
+/// Reads a moment: RFC 3339, `2026-11-20 12:00` or `2026-11-20` (UTC), `2h ago` or `2h`, `yesterday`, `now`.
+pub fn parse_moment(text: &str) -> Result<Moment, String> {
+    let trimmed = text.trim();
+    match trimmed {
+        "now" => return Ok(Moment::Ago(Duration::ZERO)),
+        "yesterday" => return Ok(Moment::Ago(Duration::from_secs(86_400))),
+        _ => {}
+    }
+    if let Some(time) = parse_time(trimmed) {
+        return Ok(Moment::At(time));
+    }
+    let ago = trimmed.strip_suffix("ago").map_or(trimmed, str::trim_end);
+    humantime::parse_duration(ago).map(Moment::Ago).map_err(|_| {
+        format!(
+            "\"{text}\" is no time such as 2026-11-20T12:00:00Z, \"2026-11-20 12:00\" (UTC), \"2h ago\" or yesterday"
+        )
+    })
 }
 
 /// Reads a budget: a size, or a length of time.
@@ -80,29 +127,12 @@ pub fn exact_size(bytes: u64) -> String {
 
 /// A point in time for people, UTC: `2026-11-20 22:06:38`.
 pub fn time(seconds: i64) -> String {
-    let (year, month, day) = civil_date(seconds.div_euclid(86_400));
-    let in_day = seconds.rem_euclid(86_400);
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", in_day / 3600, in_day / 60 % 60, in_day % 60)
+    rfc3339_seconds(seconds).trim_end_matches('Z').replace('T', " ")
 }
 
 /// A point in time for programs: RFC 3339 with nanoseconds, UTC.
 pub fn rfc3339(time: Timestamp) -> String {
-    let text = self::time(time.seconds).replace(' ', "T");
-    format!("{text}.{:09}Z", time.nanoseconds)
-}
-
-/// Year, month and day of a day counted from 1970-01-01, in the proleptic
-/// Gregorian calendar (H. Hinnant, "chrono-compatible low-level date algorithms").
-fn civil_date(days: i64) -> (i64, i64, i64) {
-    let shifted = days.saturating_add(719_468);
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+    format!("{}.{:09}Z", rfc3339_seconds(time.seconds).trim_end_matches('Z'), time.nanoseconds)
 }
 
 /// How long ago, in the largest whole unit: `12 days`, `3 hours`.
@@ -163,6 +193,70 @@ mod tests {
             assert_eq!(format!("{}Z", time(seconds).replace(' ', "T")), expected);
         }
         let _ = (time(i64::MIN), time(i64::MAX));
+    }
+
+    #[test]
+    fn moments_read_as_people_name_them() {
+        let at = |seconds, nanoseconds| Ok(Moment::At(Timestamp { seconds, nanoseconds }));
+        let ago = |seconds| Ok(Moment::Ago(Duration::from_secs(seconds)));
+        for (text, expected) in [
+            ("2000-02-29T12:34:56Z", at(951_827_696, 0)),
+            ("2000-02-29T12:34:56.000000001Z", at(951_827_696, 1)),
+            ("2000-02-29 12:34:56.5", at(951_827_696, 500_000_000)),
+            ("2000-02-29 12:34", at(951_827_640, 0)),
+            ("2000-02-29t13:34:56+01:00", at(951_827_696, 0)),
+            ("2000-02-28 23:34:56-13:00", at(951_827_696, 0)),
+            ("2000-02-29", at(951_782_400, 0)),
+            (" 1969-12-31 23:59:59 ", at(-1, 0)),
+            ("2h", ago(7200)),
+            ("2h ago", ago(7200)),
+            ("1day 3min ago", ago(86_580)),
+            ("yesterday", ago(86_400)),
+            ("now", ago(0)),
+        ] {
+            assert_eq!(parse_moment(text), expected, "{text}");
+        }
+        for text in [
+            "",
+            "ago",
+            "soon",
+            "2001-02-29",
+            "2026-13-01",
+            "2026-00-01",
+            "2026-11-20 24:00",
+            "2026-11-20 12",
+            "2026-11-20 1:2",
+            "2026-11-20X12:00",
+            "2026-11-20 12:00.5",
+            "2026-11-20 12:00:00.",
+            "2026-11-20 12:00:00.1234567890",
+            "2026-11-20 12:00+1",
+            "2026-1-020",
+            "2026-11-2é",
+            "+026-11-20",
+            "2026-11-20 12:00:00:00",
+        ] {
+            assert!(parse_moment(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn shown_times_read_back() {
+        for seconds in [0, -1, 86_399, 951_827_696, 4_107_542_400, -62_000_000_000, 253_402_300_799] {
+            for nanoseconds in [0, 1, 999_999_999] {
+                let time = Timestamp { seconds, nanoseconds };
+                assert_eq!(parse_time(&rfc3339(time)), Some(time));
+            }
+        }
+    }
+
+    #[test]
+    fn a_moment_ago_counts_nanoseconds() {
+        let now = Timestamp { seconds: 100, nanoseconds: 5 };
+        let ago = |duration| Moment::Ago(duration).when(now);
+        assert_eq!(ago(Duration::new(1, 6)), Timestamp { seconds: 98, nanoseconds: 999_999_999 });
+        assert_eq!(ago(Duration::new(1, 5)), Timestamp { seconds: 99, nanoseconds: 0 });
+        assert_eq!(ago(Duration::MAX).seconds, 100 - i64::MAX);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! The catalog's writer as another process than the daemon has it.
 
 use super::{ControlClient, ControlResult, Purpose};
-use crate::base::ContentHash;
+use crate::base::{ContentHash, Timestamp};
 use crate::catalog::{
-    Catalog, CatalogResult, CatalogWrites, CommitSummary, ContentPlace, Inode, NewObject, ObjectRecord, SourceSignature,
+    Catalog, CatalogRemovals, CatalogResult, CatalogWrites, CommitSummary, ContentPlace, Inode, NewObject,
+    ObjectRecord, SourceSignature,
 };
 use crate::format::{Entry, EntryPath};
 use crate::ingest::EntrySpool;
@@ -62,6 +63,25 @@ impl RemoteWrites {
     }
 }
 
+impl CatalogRemovals for RemoteWrites {
+    fn remove_object(&self, object: &ObjectRecord) -> CatalogResult<()> {
+        self.change(|client| client.remove_object(object))
+    }
+
+    fn unreferenced_objects(&self) -> CatalogResult<Vec<ObjectRecord>> {
+        self.asking()?.unreferenced_objects()
+    }
+
+    fn remove_history(&self, before: Timestamp) -> CatalogResult<u64> {
+        // The next question is one to the catalog itself: how much is left.
+        self.change(|client| {
+            let removed = client.remove_history(before)?;
+            client.flush()?;
+            Ok(removed)
+        })
+    }
+}
+
 impl CatalogWrites for RemoteWrites {
     fn sequence(&self) -> CatalogResult<u64> {
         Ok(self.state().client.sequence()?)
@@ -94,14 +114,6 @@ impl CatalogWrites for RemoteWrites {
         }
         let key = spool.written()?;
         self.change(|client| client.commit_entries(key))
-    }
-
-    fn remove_object(&self, object: &ObjectRecord) -> CatalogResult<()> {
-        self.change(|client| client.remove_object(object))
-    }
-
-    fn unreferenced_objects(&self) -> CatalogResult<Vec<ObjectRecord>> {
-        self.asking()?.unreferenced_objects()
     }
 
     fn finish(self: Box<Self>) -> CatalogResult<()> {

@@ -24,6 +24,9 @@ pub const MAX_RECORD: usize = 288 << 20;
 /// Version of the records.
 pub const VERSION: u8 = 1;
 
+/// The highest type of record.
+const LAST_TYPE: u8 = 15;
+
 const MAGIC: [u8; 4] = *b"BFCJ";
 const FLAG_HEADER: u8 = 1;
 const FLAG_FIRST: u8 = 2;
@@ -547,7 +550,11 @@ impl Record {
                 let (since, until) = period(&mut reader)?;
                 Record::PastDirent { parent, name, node, since, until }
             }
-            other => return Err(reader.invalid(format!("record type {other} is unknown"))),
+            0 => return Err(reader.invalid("there is no record type 0")),
+            newer => {
+                let (found, known) = (u64::from(newer), u64::from(LAST_TYPE));
+                return Err(FormatError::Version { what: "record type of the catalog journal", found, known });
+            }
         };
         reader.finish()?;
         Ok(record)

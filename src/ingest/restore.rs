@@ -5,7 +5,7 @@
 use super::restore_node::{Applied, Restorer};
 use super::{IngestError, IngestResult, Problem};
 use crate::archive::Archive;
-use crate::base::ErrorClass;
+use crate::base::{ErrorClass, Timestamp};
 use crate::catalog::{Catalog, Inode};
 use crate::format::{EntryPath, NodeBody};
 use blockframe_api::Node;
@@ -27,6 +27,8 @@ pub struct RestoreRequest<'a> {
     /// is missing. A single path that is no directory becomes this very path
     /// unless a directory stands there.
     pub destination: PathBuf,
+    /// As they were then; `None`: as they are.
+    pub at: Option<Timestamp>,
     /// Set to stop between two files or two steps of a file.
     pub cancel: &'a AtomicBool,
 }
@@ -96,6 +98,7 @@ pub fn restore(
     let roots = resolve_roots(catalog, request)?;
     let mut run = Run {
         catalog,
+        at: request.at,
         reporter,
         cancel: request.cancel,
         restorer: Restorer::new(archive, catalog, reporter, request.cancel),
@@ -118,7 +121,11 @@ struct Job {
 fn resolve_roots(catalog: &Catalog, request: &RestoreRequest<'_>) -> IngestResult<Vec<Job>> {
     let mut roots: Vec<Job> = Vec::new();
     for path in &request.paths {
-        let inode = catalog.resolve(path)?.ok_or_else(|| IngestError::NotFound { path: path.clone() })?;
+        let found = match request.at {
+            Some(at) => catalog.resolve_at(path, at)?,
+            None => catalog.resolve(path)?,
+        };
+        let inode = found.ok_or_else(|| IngestError::NotFound { path: path.clone() })?;
         roots.push(Job { path: path.clone(), inode, target: request.destination.clone() });
     }
     if let [only] = &roots[..]
@@ -150,6 +157,7 @@ fn resolve_roots(catalog: &Catalog, request: &RestoreRequest<'_>) -> IngestResul
 
 struct Run<'a> {
     catalog: &'a Catalog,
+    at: Option<Timestamp>,
     reporter: &'a dyn RestoreReporter,
     cancel: &'a AtomicBool,
     restorer: Restorer<'a>,
@@ -228,10 +236,15 @@ impl Run<'_> {
     fn next_of(&self, level: &mut Level) -> IngestResult<Option<Result<Job, Failed>>> {
         if level.page.is_empty() && !level.complete {
             let page = &mut level.page;
-            self.catalog.list(level.job.inode.node, level.after.as_deref(), &mut |name, inode| {
+            let (directory, after) = (level.job.inode.node, level.after.as_deref());
+            let mut take = |name: &[u8], inode| {
                 page.push_back((name.to_vec(), inode));
                 page.len() < PAGE
-            })?;
+            };
+            match self.at {
+                Some(at) => self.catalog.list_at(directory, after, at, &mut take)?,
+                None => self.catalog.list(directory, after, &mut take)?,
+            }
             level.complete = page.len() < PAGE;
             level.after = page.back().map(|(name, _)| name.clone());
         }

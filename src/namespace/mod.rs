@@ -92,7 +92,7 @@ impl Namespace {
         publications: Arc<dyn Publications>,
     ) -> NamespaceResult<Self> {
         let writer = catalog.writer()?;
-        let state = Mutex::new(State::new(writer.next_inode()?));
+        let state = Mutex::new(State::new(writer.next_node()?.number()));
         let shared = Arc::new(Shared { catalog, writer, clock, state, written: Condvar::new(), gate: RwLock::new(()) });
         let flusher = Flusher::start(&shared, publications)?;
         Ok(Self { shared, flusher })
@@ -299,7 +299,7 @@ impl Namespace {
         let _alone = self.shared.gate.write().unwrap_or_else(PoisonError::into_inner);
         self.flush()?;
         let outcome = work(&self.shared.writer);
-        let next_inode = self.shared.writer.next_inode()?;
+        let next_inode = self.shared.writer.next_node()?.number();
         self.shared.lock().forget_clean(next_inode);
         Ok(outcome?)
     }

@@ -10,7 +10,9 @@ use crate::format::{NodeBody, StagingId};
 use crate::staging::Generation;
 use blockframe_api::Node;
 use lru::LruCache;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::Hasher;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -18,6 +20,8 @@ use std::sync::Arc;
 const CLEAN_ROWS: NonZeroUsize = NonZeroUsize::new(64 * 1024).unwrap();
 /// Nodes without names that are remembered for whoever still knows their number.
 const REMOVED: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+/// Names of fresh directories that are remembered in all.
+const FRESH_NAMES: usize = 1 << 20;
 /// Changes closer together than this carry one time in the journal, nanoseconds.
 const TIME_GRAIN: i128 = 100_000_000;
 
@@ -39,9 +43,13 @@ pub(super) struct State {
     pub(super) clean: Clean,
     /// Open handles of each node.
     pub(super) opened: HashMap<Node, u32>,
+    /// Directories that were made here: all names they ever had, as hashes.
+    pub(super) fresh: Fresh,
     /// Nodes that lost their last name, for a while.
     pub(super) removed: LruCache<Node, Arc<Inode>>,
     pub(super) next_inode: u64,
+    /// What `next_inode` was before the change that is being accepted.
+    first_unused: u64,
     pub(super) queue: Queue,
     /// Number of the last change.
     pub(super) seq: u64,
@@ -64,6 +72,55 @@ pub(super) struct Clean {
     pub(super) nodes: LruCache<Node, Option<Arc<Inode>>>,
     pub(super) names: LruCache<(Node, Vec<u8>), Option<Node>>,
     pub(super) parents: LruCache<Node, Node>,
+}
+
+/// Names of directories that were made since this process began. What is not
+/// among them does not exist, and the database need not be asked: trees that
+/// are being copied or unpacked consist of such directories.
+pub(super) struct Fresh {
+    directories: LruCache<Node, HashSet<u64>>,
+    names: usize,
+}
+
+impl Fresh {
+    fn new() -> Self {
+        Self { directories: LruCache::unbounded(), names: 0 }
+    }
+
+    /// A directory was made.
+    fn made(&mut self, directory: Node) {
+        self.directories.put(directory, HashSet::new());
+    }
+
+    /// A name was made.
+    fn name(&mut self, directory: Node, name: &[u8]) {
+        let Some(names) = self.directories.get_mut(&directory) else { return };
+        if names.insert(hash(name)) {
+            self.names += 1;
+        }
+        while self.names > FRESH_NAMES
+            && let Some((_, names)) = self.directories.pop_lru()
+        {
+            self.names -= names.len();
+        }
+    }
+
+    fn removed(&mut self, directory: Node) {
+        if let Some(names) = self.directories.pop(&directory) {
+            self.names -= names.len();
+        }
+    }
+
+    /// Whether the directory never had this name.
+    pub(super) fn lacks(&mut self, directory: Node, name: &[u8]) -> bool {
+        self.directories.get(&directory).is_some_and(|names| !names.contains(&hash(name)))
+    }
+}
+
+fn hash(name: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(name);
+    hasher.finish()
 }
 
 /// Records that wait to be written as one group.
@@ -152,8 +209,10 @@ impl State {
             parents: HashMap::new(),
             clean,
             opened: HashMap::new(),
+            fresh: Fresh::new(),
             removed: LruCache::new(REMOVED),
             next_inode,
+            first_unused: next_inode,
             queue: Queue::default(),
             seq: 0,
             journaled: 0,
@@ -175,10 +234,14 @@ impl State {
 
     /// Where a name leads, if that is known.
     pub(super) fn name(&mut self, key: &(Node, Vec<u8>)) -> Option<Option<Node>> {
-        match self.names.get(key) {
-            Some(row) => Some(row.value),
-            None => self.clean.names.get(key).copied(),
+        if let Some(row) = self.names.get(key) {
+            return Some(row.value);
         }
+        let known = self.clean.names.get(key).copied();
+        if known.is_none() && self.fresh.lacks(key.0, &key.1) {
+            return Some(None);
+        }
+        known
     }
 
     /// The directory above a directory, if it is known.
@@ -196,11 +259,17 @@ impl State {
         self.opened.contains_key(&node)
     }
 
+    /// Whether nothing was known of a node until now.
+    fn is_new(&mut self, node: Node) -> bool {
+        !self.nodes.contains_key(&node) && node.number() >= self.first_unused
+    }
+
     /// Makes a draft's edits the truth.
     pub(super) fn accept(&mut self, time: Timestamp, edits: Edits) {
         if let Some(node) = edits.opened {
             *self.opened.entry(node).or_insert(0) += 1;
         }
+        self.first_unused = self.next_inode;
         self.next_inode = self.next_inode.max(edits.next_inode);
         if edits.records.is_empty() && edits.later.is_empty() {
             return;
@@ -209,10 +278,14 @@ impl State {
         let seq = self.seq;
         for (node, value) in edits.nodes {
             match &value {
-                Some(_) => {
+                Some(inode) => {
+                    if inode.is_directory() && self.is_new(node) {
+                        self.fresh.made(node);
+                    }
                     self.removed.pop(&node);
                 }
                 None => {
+                    self.fresh.removed(node);
                     if let Some(Some(last)) = self.node(node) {
                         let last = Inode { links: 0, ..(*last).clone() };
                         self.removed.put(node, Arc::new(last));
@@ -222,6 +295,9 @@ impl State {
             self.nodes.insert(node, Row { value, seq });
         }
         for (key, value) in edits.names {
+            if value.is_some() {
+                self.fresh.name(key.0, &key.1);
+            }
             self.names.insert(key, Row { value, seq });
         }
         for (directory, value) in edits.parents {
@@ -268,6 +344,7 @@ impl State {
         self.clean.nodes.clear();
         self.clean.names.clear();
         self.clean.parents.clear();
+        self.fresh = Fresh::new();
         self.next_inode = self.next_inode.max(next_inode);
     }
 }

@@ -1,31 +1,32 @@
 //! The staging directory: its files, their ids, their descriptors.
 
 use super::file::{Inner, StagedFile};
-use super::names::{Name, Names};
-use super::quota::{Admission, Quota};
+use super::names::Name;
+use super::quota::Admission;
 use super::raw::{DiskFile, RawFile};
 use super::state::{Generation, PublishedState, State};
+use super::store::{Ready, Store};
 use super::{StagingError, StagingLimits, StagingResult, StagingUsage};
 use crate::base::Digest;
 use crate::format::staged::extents_from_bytes;
 use crate::format::{StagedContent, StagedExtent, StagedMap, StagingId};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::thread::JoinHandle;
 
-/// The counter on the disk is this far ahead, so that it is written rarely.
-const ID_STEP: u64 = 1 << 20;
-/// Most files kept for reuse: where files were deleted lately, ext4 makes new ones ten times slower.
-const POOL_FILES: usize = 1024;
-/// Most of them that are kept open.
-const POOL_OPEN: usize = 256;
 /// Most descriptors of staging files, unless more are in use or not synced.
 const OPEN_FILES: u64 = 4096;
 /// Descriptors looked at to find one to close.
 const CLOSE_TRIES: usize = 64;
+/// From this many files on one sync of the whole filesystem is sooner done.
+const SYNC_TOGETHER: usize = 16;
+/// A recovered file may keep this many bytes of the disk that it does not use.
+const UNUSED_KEPT: u64 = 1 << 20;
 /// Longest map that is read, bytes: what the longest allowed one can take.
 const MAX_MAP: u64 = 512 << 20;
 
@@ -34,35 +35,18 @@ pub(super) type Wrap = Box<dyn Fn(Arc<File>) -> Arc<dyn RawFile> + Send + Sync>;
 
 /// Where the bytes of files being written are kept, until they are committed.
 pub struct StagingArea {
-    pub(super) names: Names,
-    pub(super) quota: Quota,
+    pub(super) store: Arc<Store>,
     wrap: Wrap,
-    ids: Mutex<Ids>,
-    pool: Mutex<Vec<Pooled>>,
-    /// Ids that a [`StagedFile`] of this process has.
-    claimed: Mutex<HashSet<StagingId>>,
     /// Files that have a descriptor, the longest unused first.
     open: Mutex<VecDeque<Weak<Inner>>>,
     most_open: usize,
-}
-
-#[derive(Debug)]
-struct Ids {
-    next: u64,
-    /// What the counter on the disk says.
-    limit: u64,
-}
-
-/// An empty file without an id.
-#[derive(Debug)]
-struct Pooled {
-    name: Name,
-    file: Option<Arc<File>>,
+    /// Works for the store, from the first file on. It has the store only, so that the area can end it.
+    thread: OnceLock<Option<JoinHandle<()>>>,
 }
 
 impl std::fmt::Debug for StagingArea {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StagingArea").field("names", &self.names).finish_non_exhaustive()
+        f.debug_struct("StagingArea").field("store", &self.store).finish_non_exhaustive()
     }
 }
 
@@ -81,47 +65,49 @@ fn raise_descriptor_limit() -> u64 {
 impl StagingArea {
     /// Opens the area in `directory`, which is made (for its owner alone) when it is missing.
     pub fn open(directory: &Path, limits: StagingLimits) -> StagingResult<Arc<Self>> {
-        Self::open_with(directory, limits, Box::new(|file| Arc::new(DiskFile(file))))
+        let most_open = OPEN_FILES.min(raise_descriptor_limit() / 2) as usize;
+        Self::open_with(directory, limits, most_open, Box::new(|file| Arc::new(DiskFile(file))))
     }
 
-    pub(super) fn open_with(directory: &Path, limits: StagingLimits, wrap: Wrap) -> StagingResult<Arc<Self>> {
-        let names = Names::open(directory)?;
-        let mut next = names.read_counter()?.max(1);
-        let mut pool = Vec::new();
-        for name in names.list()? {
-            match name {
-                Name::Staged(id) => next = next.max(id.get().saturating_add(1)),
-                Name::Free(number) => {
-                    next = next.max(number.saturating_add(1));
-                    if pool.len() < POOL_FILES {
-                        pool.push(Pooled { name, file: None });
-                    } else if let Err(error) = names.remove(name) {
-                        tracing::warn!(%error, ?name, "cannot remove a staging file that is not needed");
-                    }
-                }
-            }
-        }
-        let most_open = OPEN_FILES.min(raise_descriptor_limit() / 2) as usize;
+    pub(super) fn open_with(
+        directory: &Path,
+        limits: StagingLimits,
+        most_open: usize,
+        wrap: Wrap,
+    ) -> StagingResult<Arc<Self>> {
         Ok(Arc::new(Self {
-            names,
-            quota: Quota::new(limits),
+            store: Arc::new(Store::open(directory, limits, most_open)?),
             wrap,
-            ids: Mutex::new(Ids { next, limit: next }),
-            pool: Mutex::new(pool),
-            claimed: Mutex::default(),
             open: Mutex::default(),
             most_open,
+            thread: OnceLock::new(),
         }))
+    }
+
+    /// Starts the thread. Without one, its work is done by those who need it.
+    fn start_thread(&self) -> Option<JoinHandle<()>> {
+        self.store.begin();
+        let store = Arc::clone(&self.store);
+        let work = move || {
+            let _running = Running(&store);
+            store.work_off();
+        };
+        match std::thread::Builder::new().name("staging".into()).spawn(work) {
+            Ok(thread) => Some(thread),
+            Err(error) => {
+                tracing::warn!(%error, "no thread for the staging area: files are made when they are needed");
+                self.store.no_thread();
+                None
+            }
+        }
     }
 
     /// A file over a base of `base_len` bytes: that long, nothing staged.
     pub fn create(self: &Arc<Self>, base_len: u64) -> StagingResult<StagedFile> {
-        let id = self.new_id()?;
-        self.claim(id)?;
+        self.thread.get_or_init(|| self.start_thread());
+        let Ready { id, file, named, modified } = self.store.take()?;
         let state = State::over_base(base_len);
-        let file = self.file_for(id).inspect_err(|_| self.unclaim(id))?;
-        let named = self.names.changed();
-        Ok(self.opened(Inner::new(self.clone(), id, state, Some((self.wrap)(file)), named)))
+        Ok(self.opened(Inner::new(self.clone(), id, state, (Some((self.wrap)(file)), named), modified)))
     }
 
     /// The file in exactly the state that `content`, from the journal, names.
@@ -132,43 +118,48 @@ impl StagingArea {
     /// says; `InUse` when this process has the file already.
     pub fn recover(self: &Arc<Self>, content: &StagedContent) -> StagingResult<StagedFile> {
         let id = content.file;
-        self.claim(id)?;
+        self.store.claim(id)?;
         let recover = || -> StagingResult<StagedFile> {
-            self.pass_by(id);
             let failed = |source| StagingError::file("open", id, source);
-            let file = (self.wrap)(Arc::new(self.names.open_file(Name::Staged(id), false).map_err(failed)?));
+            let file = (self.wrap)(Arc::new(self.store.names.open_file(Name::Staged(id), false).map_err(failed)?));
             let state = recovered_state(content, &*file)?;
+            if let Err(error) = give_back_unused(&state, &*file) {
+                tracing::debug!(%error, %id, "the disk does not take room back");
+            }
             // Its name was durable before the journal named it.
-            Ok(self.opened(Inner::new(self.clone(), id, state, Some(file), 0)))
+            Ok(self.opened(Inner::new(self.clone(), id, state, (Some(file), 0), None)))
         };
-        recover().inspect_err(|_| self.unclaim(id))
+        recover().inspect_err(|_| self.store.release(id))
     }
 
     /// Gives back the room of all files that no [`StagedFile`] of this process
     /// has: what the journal does not name, once all that it names was
-    /// recovered. Returns how many there were.
+    /// recovered. Returns how many of them held bytes.
     pub fn discard_unclaimed(&self) -> StagingResult<u64> {
         let mut discarded = 0;
-        for name in self.names.list()? {
+        for name in self.store.names.list()? {
             let Name::Staged(id) = name else { continue };
-            if lock(&self.claimed).contains(&id) {
+            if self.store.is_claimed(id) {
                 continue;
             }
             let failed = |source| StagingError::file("discard", id, source);
-            match self.names.open_file(name, false) {
-                Ok(file) => self.recycle(id, Some(Arc::new(file))),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            match self.store.names.open_file(name, false) {
+                Ok(file) => {
+                    // Empty ones were made ahead, or never written.
+                    discarded += u64::from(file.metadata().map_err(failed)?.len() > 0);
+                    self.store.recycle(id, Some(Arc::new(file)));
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(failed(error)),
             }
-            discarded += 1;
         }
         Ok(discarded)
     }
 
     /// What is in staging.
     pub fn usage(&self) -> StagingUsage {
-        let files = lock(&self.claimed).len() as u64;
-        StagingUsage { files, bytes: self.quota.used(), quota: self.quota.limit() }
+        let quota = &self.store.quota;
+        StagingUsage { files: self.store.files(), bytes: quota.needed(), quota: quota.limit() }
     }
 
     /// To be called before `bytes` are written. Returns at once while less
@@ -177,97 +168,51 @@ impl StagingArea {
     ///
     /// Errors: `NoRoom` when `wait` says that none will come.
     pub fn admit(&self, bytes: u64, wait: &dyn Admission) -> StagingResult<()> {
-        self.quota.admit(bytes, &|| self.names.free_bytes(), wait)
+        let store = &self.store;
+        store.quota.admit(bytes, &|| store.names.free_bytes(), &|| store.is_freeing(), wait)
+    }
+
+    /// As [`StagedFile::sync`] of each of `files`, but sooner: many are synced
+    /// with their whole filesystem at once. Returns those that failed.
+    pub fn sync_all(&self, files: &[StagedFile]) -> Vec<(StagedFile, StagingError)> {
+        let mut dirty: Vec<&StagedFile> = files.iter().filter(|file| file.is_dirty()).collect();
+        // Locked in one order by everybody, and each once.
+        dirty.sort_unstable_by_key(|file| file.id());
+        dirty.dedup_by_key(|file| file.id());
+        let mut synced = Vec::new();
+        if dirty.len() >= SYNC_TOGETHER {
+            let together: Vec<_> = dirty.iter().filter_map(|file| file.begin_sync()).collect();
+            // An error may be of any file on that disk: each tells then for itself.
+            let outcome = self.store.names.sync_filesystem();
+            if outcome.is_ok() {
+                synced.extend(together.iter().map(|sync| sync.id()));
+            }
+            together.into_iter().for_each(|sync| sync.end(outcome.is_ok()));
+        } else {
+            for file in dirty {
+                // For speed alone: the sync tells of every error.
+                let _ =
+                    file.raw().and_then(|raw| raw.start_writeback(0, 0).map_err(|error| file.failed("sync", error)));
+            }
+        }
+        // Those that the kernel writes stay dirty; what they held when we were called is on the disk.
+        let sync = |file: &StagedFile| {
+            let outcome = if synced.binary_search(&file.id()).is_ok() { file.sync_name() } else { file.sync() };
+            outcome.err().map(|error| (file.clone(), error))
+        };
+        files.iter().filter_map(sync).collect()
     }
 
     /// Makes the names of all files so far durable; [`StagedFile::sync`] does
     /// it for its own, and one call serves all.
     pub(super) fn sync_names(&self, change: u64) -> StagingResult<()> {
-        self.names.sync(change)
-    }
-
-    /// Ids are never used again: the counter on the disk is at or above all that were given.
-    fn new_id(&self) -> StagingResult<StagingId> {
-        let mut ids = lock(&self.ids);
-        if ids.next >= ids.limit {
-            let limit = ids.next.saturating_add(ID_STEP);
-            self.names.write_counter(limit)?;
-            ids.limit = limit;
-        }
-        ids.next += 1;
-        Ok(StagingId::new(ids.next - 1))
-    }
-
-    /// No id up to `id` is given from now on.
-    fn pass_by(&self, id: StagingId) {
-        let mut ids = lock(&self.ids);
-        ids.next = ids.next.max(id.get().saturating_add(1));
-    }
-
-    fn claim(&self, id: StagingId) -> StagingResult<()> {
-        if lock(&self.claimed).insert(id) { Ok(()) } else { Err(StagingError::InUse { file: id }) }
-    }
-
-    pub(super) fn unclaim(&self, id: StagingId) {
-        lock(&self.claimed).remove(&id);
-    }
-
-    /// An empty file under the name of `id`: one of the pool, or a new one.
-    fn file_for(&self, id: StagingId) -> StagingResult<Arc<File>> {
-        let name = Name::Staged(id);
-        loop {
-            let Some(pooled) = lock(&self.pool).pop() else { break };
-            let reuse = || -> io::Result<Arc<File>> {
-                self.names.rename(pooled.name, name)?;
-                if let Some(file) = pooled.file {
-                    return Ok(file);
-                }
-                let file = self.names.open_file(name, false)?;
-                file.set_len(0)?;
-                Ok(Arc::new(file))
-            };
-            match reuse() {
-                Ok(file) => return Ok(file),
-                Err(error) => tracing::warn!(%error, name = ?pooled.name, "cannot reuse a staging file"),
-            }
-        }
-        let created = self.names.open_file(name, true);
-        created.map(Arc::new).map_err(|source| StagingError::file("create", id, source))
+        self.store.names.sync(change)
     }
 
     /// Opens a file whose descriptor was closed.
     pub(super) fn reopen(&self, id: StagingId) -> StagingResult<Arc<dyn RawFile>> {
-        let file = self.names.open_file(Name::Staged(id), false);
+        let file = self.store.names.open_file(Name::Staged(id), false);
         file.map(|file| (self.wrap)(Arc::new(file))).map_err(|source| StagingError::file("open", id, source))
-    }
-
-    /// Empties the file of `id` and keeps it for reuse, or removes it.
-    pub(super) fn recycle(&self, id: StagingId, file: Option<Arc<File>>) {
-        let (from, to) = (Name::Staged(id), Name::Free(id.get()));
-        let room = lock(&self.pool).len() < POOL_FILES;
-        let recycle = || -> io::Result<()> {
-            let file = match file {
-                Some(file) => file,
-                None => Arc::new(self.names.open_file(from, false)?),
-            };
-            file.set_len(0)?;
-            self.names.rename(from, to)?;
-            let mut pool = lock(&self.pool);
-            let open = pool.iter().filter(|pooled| pooled.file.is_some()).count() < POOL_OPEN;
-            pool.push(Pooled { name: to, file: open.then_some(file) });
-            Ok(())
-        };
-        if room && recycle().inspect_err(|error| tracing::warn!(%error, %id, "cannot reuse a staging file")).is_ok() {
-            return;
-        }
-        self.remove(id);
-    }
-
-    /// Removes the file of `id`.
-    pub(super) fn remove(&self, id: StagingId) {
-        if let Err(error) = self.names.remove(Name::Staged(id)) {
-            tracing::warn!(%error, %id, "cannot remove a staging file; the next start does it");
-        }
     }
 
     fn opened(&self, inner: Inner) -> StagedFile {
@@ -302,6 +247,37 @@ impl StagingArea {
             file.close_if_idle();
         }
     }
+}
+
+impl Drop for StagingArea {
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.take().flatten() {
+            self.store.end();
+            if thread.join().is_err() {
+                tracing::error!("the thread of the staging area has panicked");
+            }
+        }
+        self.store.finish();
+    }
+}
+
+/// Tells the store when its thread has ended, however it did.
+struct Running<'a>(&'a Store);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.no_thread();
+    }
+}
+
+/// Frees what was written after the state that was recovered.
+fn give_back_unused(state: &State, file: &dyn RawFile) -> io::Result<()> {
+    let rooms = state.rooms();
+    if file.metadata()?.blocks().saturating_mul(512) <= rooms.used() + UNUSED_KEPT {
+        return Ok(());
+    }
+    file.set_len(rooms.end())?;
+    rooms.free().try_for_each(|(start, len)| file.punch(start, len))
 }
 
 /// Checks all that the journal says against the file.

@@ -2,15 +2,16 @@
 
 use super::map::{Part, Piece};
 use super::raw::RawFile;
-use super::read::{read_staged, seek, slice, split_gap};
+use super::read::{BaseReader, read_staged, seek, slice, split_gap};
 use super::state::{Generation, Planned, PublishedState, State};
+use super::store::Gone;
 use super::{FrozenContent, StagingArea, StagingError, StagingResult};
-use crate::base::{ContentRange, Digest};
+use crate::base::{ContentRange, Digest, Timestamp};
 use crate::format::staged::{MAX_INLINE_EXTENTS, MAX_STAGED_EXTENTS, encode_extents};
 use crate::format::{StagedContent, StagedExtent, StagedMap, StagingId};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Longest file: what `off_t` can tell.
 const MAX_SIZE: u64 = i64::MAX as u64;
@@ -62,6 +63,10 @@ pub(super) struct Inner {
     doomed: AtomicBool,
     /// The change of names that made its own.
     named: u64,
+    /// When the empty file was changed last, if it is known.
+    pub(super) emptied: Option<Timestamp>,
+    /// Empty when it was given to the kernel, and not asked for since.
+    pub(super) just_given: AtomicBool,
 }
 
 impl Inner {
@@ -69,8 +74,8 @@ impl Inner {
         area: Arc<StagingArea>,
         id: StagingId,
         state: State,
-        handle: Option<Arc<dyn RawFile>>,
-        named: u64,
+        (handle, named): (Option<Arc<dyn RawFile>>, u64),
+        emptied: Option<Timestamp>,
     ) -> Self {
         Self {
             area,
@@ -84,6 +89,8 @@ impl Inner {
             latched: AtomicBool::new(false),
             doomed: AtomicBool::new(false),
             named,
+            emptied,
+            just_given: AtomicBool::new(false),
         }
     }
 }
@@ -91,17 +98,17 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        self.area.quota.update(state.counted, 0);
         let handle = self.handle.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let store = &self.area.store;
         if *self.doomed.get_mut() || state.published.is_none() {
-            if *self.latched.get_mut() || state.passthrough {
-                // Blocks that failed before, or a file that the kernel may still hold, serve no other content.
-                self.area.remove(self.id);
-            } else {
-                self.area.recycle(self.id, handle.map(|handle| handle.file().clone()));
-            }
+            // Blocks that failed before, or a file that the kernel may still hold, serve no other content.
+            let reuse = !*self.latched.get_mut() && !state.passthrough;
+            let file = handle.map(|handle| handle.file().clone());
+            store.let_go(Gone { id: self.id, file, reuse, counted: state.counted });
+        } else {
+            store.quota.update(state.counted, 0);
+            store.release(self.id);
         }
-        self.area.unclaim(self.id);
     }
 }
 
@@ -168,7 +175,7 @@ impl StagedFile {
         &self,
         offset: u64,
         buffer: &mut [u8],
-        base: &mut dyn FnMut(ContentRange, &mut [u8]) -> Result<(), E>,
+        base: &mut BaseReader<'_, E>,
     ) -> Result<usize, E> {
         let state = self.state();
         if state.passthrough {
@@ -182,7 +189,7 @@ impl StagedFile {
             state.pieces.over(range),
             state.base_len,
             (offset, &mut *buffer),
-            &mut |place, bytes: &mut [u8]| self.read_place(place, bytes),
+            |place, bytes: &mut [u8]| self.read_place(place, bytes),
         )?;
         drop(state);
         for range in of_base {
@@ -341,8 +348,7 @@ impl StagedFile {
     pub fn sync(&self) -> StagingResult<()> {
         // One at a time: the kernel tells of an error once, and a sync beside the one that is told would succeed.
         let _one = self.0.sync.lock().unwrap_or_else(PoisonError::into_inner);
-        self.check_latch()?;
-        self.0.area.sync_names(self.0.named).inspect_err(|_| self.latch())?;
+        self.sync_name()?;
         // What is dirty keeps its descriptor, so nothing is opened here.
         if !self.is_dirty() {
             return Ok(());
@@ -354,6 +360,22 @@ impl StagedFile {
             self.latch();
             self.failed("sync", error)
         })
+    }
+
+    /// Makes the file's name durable.
+    pub(super) fn sync_name(&self) -> StagingResult<()> {
+        self.check_latch()?;
+        self.0.area.sync_names(self.0.named).inspect_err(|_| self.latch())
+    }
+
+    /// Holds all other syncs of the file back while its filesystem is synced as
+    /// a whole. `None` when it need not be, or failed before.
+    pub(super) fn begin_sync(&self) -> Option<HeldSync<'_>> {
+        let one = self.0.sync.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check_latch().ok().filter(|()| self.is_dirty())?;
+        let raw = self.raw().ok()?;
+        self.0.dirty.store(self.0.in_place.load(Ordering::Acquire), Ordering::Release);
+        Some(HeldSync { file: self, _raw: raw, _one: one })
     }
 
     /// The journal durably names the state of this generation, or a newer one:
@@ -405,6 +427,7 @@ impl StagedFile {
     /// The open file, opened again if it was closed.
     pub(super) fn raw(&self) -> StagingResult<Arc<dyn RawFile>> {
         self.0.used.store(true, Ordering::Relaxed);
+        self.0.just_given.store(false, Ordering::Release);
         let mut handle = self.0.handle.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(raw) = &*handle {
             return Ok(raw.clone());
@@ -428,6 +451,11 @@ impl StagedFile {
             *handle = None;
         }
         close
+    }
+
+    #[cfg(test)]
+    pub(super) fn has_descriptor(&self) -> bool {
+        self.0.handle.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     pub(super) fn set_in_place(&self, in_place: bool) {
@@ -502,12 +530,33 @@ impl StagedFile {
     }
 
     pub(super) fn count_as(&self, state: &mut State, used: u64) {
-        self.0.area.quota.update(state.counted, used);
+        self.0.area.store.quota.update(state.counted, used);
         state.counted = used;
     }
 
     pub(super) fn account(&self) {
         self.count(&mut self.state_mut());
+    }
+}
+
+/// See [`StagedFile::begin_sync`].
+pub(super) struct HeldSync<'a> {
+    file: &'a StagedFile,
+    /// Nobody closes the descriptor meanwhile: it is the one that is told of errors.
+    _raw: Arc<dyn RawFile>,
+    _one: MutexGuard<'a, ()>,
+}
+
+impl HeldSync<'_> {
+    pub(super) fn id(&self) -> StagingId {
+        self.file.id()
+    }
+
+    /// Unless it is known that all went well, the file is to be synced still.
+    pub(super) fn end(self, synced: bool) {
+        if !synced {
+            self.file.set_dirty();
+        }
     }
 }
 

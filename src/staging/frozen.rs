@@ -1,7 +1,7 @@
 //! A published state that is held while it is committed.
 
 use super::map::{Part, Piece};
-use super::read::{parts_of, read_staged, slice, split_gap};
+use super::read::{BaseReader, parts_of, read_staged, slice, split_gap};
 use super::state::{Generation, PublishedState};
 use super::{StagedFile, StagingError};
 use crate::base::ContentRange;
@@ -52,7 +52,7 @@ impl FrozenContent {
         &self,
         offset: u64,
         buffer: &mut [u8],
-        base: &mut dyn FnMut(ContentRange, &mut [u8]) -> Result<(), E>,
+        base: &mut BaseReader<'_, E>,
     ) -> Result<usize, E> {
         let content = &self.state.content;
         let range = ContentRange::between(offset, offset.saturating_add(buffer.len() as u64)).clamp_to(content.size);
@@ -64,7 +64,7 @@ impl FrozenContent {
             content.base_len,
             (offset, &mut *buffer),
             // No lock: nothing is written to these places while the state is held.
-            &mut |place, bytes: &mut [u8]| self.file.read_place(place, bytes),
+            |place, bytes: &mut [u8]| self.file.read_place(place, bytes),
         )?;
         for range in of_base {
             base(range, slice(buffer, offset, range))?;

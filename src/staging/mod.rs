@@ -24,6 +24,7 @@ mod raw;
 mod read;
 mod rooms;
 mod state;
+mod store;
 #[cfg(test)]
 mod tests;
 
@@ -33,6 +34,7 @@ pub use file::{Published, StagedFile};
 pub use frozen::{FrozenContent, Source};
 pub use passthrough::InPlace;
 pub use quota::Admission;
+pub use read::BaseReader;
 pub use state::Generation;
 
 /// How much staging may take.

@@ -132,6 +132,18 @@ impl Names {
         Ok(())
     }
 
+    /// Makes everything on the filesystem below durable, the names too.
+    pub(super) fn sync_filesystem(&self) -> io::Result<()> {
+        let sync_failed = self.sync_failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = self.changes.lock().unwrap_or_else(PoisonError::into_inner).0;
+        rustix::fs::syncfs(&self.directory)?;
+        // Names of which the disk said before that it lost them are not there for that.
+        if !*sync_failed {
+            self.changes.lock().unwrap_or_else(PoisonError::into_inner).1 = made;
+        }
+        Ok(())
+    }
+
     /// The first id that no earlier run used; 0 when there was none.
     pub(super) fn read_counter(&self) -> StagingResult<u64> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -16,6 +16,7 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// What the disk tells of a file that the kernel writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,20 +51,22 @@ impl StagedFile {
             if !state.is_in_place() {
                 return None;
             }
-            self.make_identical(&mut state).ok()?;
+            let untouched = self.make_identical(&mut state).ok()?;
             state.passthrough = true;
             self.set_in_place(true);
+            self.0.just_given.store(untouched, Ordering::Release);
         }
         // It stays so until the passthrough ends: the kernel does not tell when it writes.
         self.set_dirty();
         Some(raw.file().clone())
     }
 
-    /// Makes the staging file's bytes those of the content, holes and length included.
-    fn make_identical(&self, state: &mut State) -> StagingResult<()> {
+    /// Makes the staging file's bytes those of the content, holes and length
+    /// included. Returns whether it is as empty as it was made.
+    fn make_identical(&self, state: &mut State) -> StagingResult<bool> {
         let untouched = !state.changed && !self.is_dirty() && state.used() == 0 && state.size == 0;
         if untouched {
-            return Ok(());
+            return Ok(true);
         }
         let raw = self.raw()?;
         state.drop_all_reserved();
@@ -74,19 +77,28 @@ impl StagedFile {
         for (start, len) in state.rooms().free() {
             raw.punch(start, len).map_err(|error| self.failed("prepare", error))?;
         }
-        raw.set_len(state.size).map_err(|error| self.write_failed("prepare", error))
+        raw.set_len(state.size).map_err(|error| self.write_failed("prepare", error))?;
+        Ok(false)
     }
 
     /// Whether the kernel writes it by itself.
     pub fn is_passthrough(&self) -> bool {
-        self.0.in_place.load(std::sync::atomic::Ordering::Acquire)
+        self.0.in_place.load(Ordering::Acquire)
     }
 
-    /// Asks the disk what became of a file that the kernel writes; `None` when it does not.
+    /// Asks the disk what became of a file that the kernel writes; `None` when
+    /// it does not. The first call after the [`backing`](Self::backing) that
+    /// began it may tell of that moment: it is to be made before the kernel is
+    /// given the file.
     pub fn refresh(&self) -> StagingResult<Option<InPlace>> {
         let mut state = self.state_mut();
         if !state.passthrough {
             return Ok(None);
+        }
+        if self.0.just_given.swap(false, Ordering::AcqRel)
+            && let Some(modified) = self.0.emptied
+        {
+            return Ok(Some(InPlace { size: 0, modified, allocated: 0 }));
         }
         self.refreshed(&mut state).map(Some)
     }
@@ -107,7 +119,10 @@ impl StagedFile {
             return Ok(None);
         }
         let found = self.refreshed(&mut state)?;
-        let data = self.data_in_place(found.size)?;
+        let data = match found.size > 0 && found.allocated >= found.size {
+            true => vec![ContentRange::between(0, found.size)],
+            false => self.data_in_place(found.size)?,
+        };
         state.set_in_place(found.size, &data);
         self.set_in_place(false);
         self.set_dirty();
@@ -131,11 +146,13 @@ impl StagedFile {
     }
 
     pub(super) fn publish_in_place(&self, state: &mut State) -> StagingResult<Published> {
-        let size = self.refreshed(state)?.size;
-        let data = self.data_in_place(size)?;
+        let found = self.refreshed(state)?;
+        let size = found.size;
+        let whole = [ContentRange::between(0, size)];
+        // As many blocks as bytes: no holes to look for.
+        let data = if size > 0 && found.allocated >= size { whole.to_vec() } else { self.data_in_place(size)? };
         // A long map would have to lie in the file itself, where the kernel
         // writes. Holes named as data are read as the zeros that they are.
-        let whole = [ContentRange::between(0, size)];
         let data = if data.len() > MAX_INLINE_EXTENTS { &whole[..] } else { &data };
         let extents = data.iter().map(|&range| StagedExtent { range, place: Some(range.start()) }).collect();
         let counted = state.counted;

@@ -32,6 +32,8 @@ pub trait Admission {
 pub(super) struct Quota {
     limits: StagingLimits,
     used: AtomicU64,
+    /// Those of them that somebody needs: the others are given back soon.
+    needed: AtomicU64,
     free: Mutex<FreeBytes>,
     waiting: Mutex<usize>,
     released: Condvar,
@@ -50,6 +52,7 @@ impl Quota {
         Self {
             limits,
             used: AtomicU64::new(0),
+            needed: AtomicU64::new(0),
             free: Mutex::new(FreeBytes { free: 0, admitted: 0, asked: None }),
             waiting: Mutex::new(0),
             released: Condvar::new(),
@@ -60,6 +63,11 @@ impl Quota {
         self.used.load(Ordering::Relaxed)
     }
 
+    /// Bytes that somebody needs.
+    pub(super) fn needed(&self) -> u64 {
+        self.needed.load(Ordering::Relaxed)
+    }
+
     pub(super) fn limit(&self) -> u64 {
         self.limits.quota
     }
@@ -68,11 +76,26 @@ impl Quota {
     pub(super) fn update(&self, before: u64, now: u64) {
         if now > before {
             self.used.fetch_add(now - before, Ordering::Relaxed);
-        } else if now < before {
-            self.used.fetch_sub(before - now, Ordering::Relaxed);
-            if *self.waiting() > 0 {
-                self.released.notify_all();
-            }
+            self.needed.fetch_add(now - before, Ordering::Relaxed);
+        } else {
+            self.leave(before - now);
+            self.left(before - now);
+        }
+    }
+
+    /// Nobody needs these bytes any more; they are given back soon.
+    pub(super) fn leave(&self, bytes: u64) {
+        self.needed.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// They are given back.
+    pub(super) fn left(&self, bytes: u64) {
+        if bytes == 0 {
+            return;
+        }
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+        if *self.waiting() > 0 {
+            self.released.notify_all();
         }
     }
 
@@ -81,19 +104,22 @@ impl Quota {
     }
 
     /// Lets `bytes` more be written, at once, later, or not at all. `ask`
-    /// tells how many bytes the disk has free.
+    /// tells how many bytes the disk has free, `freeing` whether it is about to have more.
     pub(super) fn admit(
         &self,
         bytes: u64,
         ask: &dyn Fn() -> StagingResult<u64>,
+        freeing: &dyn Fn() -> bool,
         wait: &dyn Admission,
     ) -> StagingResult<()> {
         let full = loop {
+            // Asked first: what was given back before is seen below.
+            let freeing = freeing();
             if self.has_room(bytes, ask)? {
                 break false;
             }
             // With nothing in staging there is nothing that could get less.
-            if self.used() == 0 || !wait.can_drain() {
+            if !freeing && (self.used() == 0 || !wait.can_drain()) {
                 break true;
             }
             let mut waiting = self.waiting();

@@ -4,6 +4,9 @@ use super::map::{Part, Piece};
 use crate::base::ContentRange;
 use crate::format::StagedExtent;
 
+/// Fills a buffer with a range of the base, which is as long as the buffer.
+pub type BaseReader<'a, E> = dyn FnMut(ContentRange, &mut [u8]) -> Result<(), E> + 'a;
+
 /// `range` from start to end as pieces of a published map and gaps between them.
 pub(super) fn parts_of(extents: &[StagedExtent], range: ContentRange) -> Vec<Part> {
     let mut parts = Vec::new();
@@ -34,7 +37,7 @@ pub(super) fn read_staged<E>(
     parts: impl IntoIterator<Item = Part>,
     base_len: u64,
     (start, buffer): (u64, &mut [u8]),
-    read: &mut dyn FnMut(u64, &mut [u8]) -> Result<(), E>,
+    mut read: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
 ) -> Result<Vec<ContentRange>, E> {
     let mut of_base = Vec::new();
     for part in parts {

@@ -23,6 +23,11 @@ const VIRTUAL: [&[u8]; 5] = [b"hash", b"tier", b"state", b"verified_at", b"objec
 pub trait HealthSource: Send + Sync + Debug {
     /// The last complete verification of an object.
     fn verified(&self, object: &ObjectName) -> Option<(Timestamp, Verdict)>;
+
+    /// Objects that are not whole as far as is known, in the order of their names.
+    fn damaged(&self) -> Vec<ObjectName> {
+        Vec::new()
+    }
 }
 
 /// Knows of no verification.
@@ -42,21 +47,20 @@ impl HealthSource for HealthLog {
             }
         }
     }
-}
 
-/// Names of all extended attributes of a node.
-pub(super) fn names(inode: &Inode) -> Vec<Vec<u8>> {
-    let is_file = matches!(inode.body, NodeBody::File(_));
-    let stored = inode.meta.xattrs.iter().map(|(name, _)| name);
-    let mut names: Vec<Vec<u8>> = stored.filter(|name| !(is_file && is_virtual(name))).cloned().collect();
-    if is_file {
-        names.extend(VIRTUAL.iter().map(|name| [PREFIX, name].concat()));
+    fn damaged(&self) -> Vec<ObjectName> {
+        HealthLog::damaged(self).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the health log cannot be read");
+            Vec::new()
+        })
     }
-    names
 }
 
-fn is_virtual(name: &[u8]) -> bool {
-    name.strip_prefix(PREFIX).is_some_and(|short| VIRTUAL.contains(&short))
+/// Names of all extended attributes of a node. Those that tell what is are
+/// not listed: programs that copy attributes would copy them.
+pub(super) fn names(inode: &Inode) -> Vec<Vec<u8>> {
+    let stored = inode.meta.xattrs.iter().map(|(name, _)| name);
+    stored.filter(|name| virtual_name(inode, name).is_none()).cloned().collect()
 }
 
 /// The short name of an attribute that tells what is, if it is one of this node's.
@@ -162,14 +166,12 @@ mod tests {
     }
 
     #[test]
-    fn files_list_the_virtual_attributes_once() {
+    fn attributes_that_tell_what_is_are_not_listed() {
         let stored = vec![(b"user.a".to_vec(), vec![]), (b"user.blockframe.tier".to_vec(), vec![])];
         let meta = crate::format::NodeMeta { xattrs: stored, ..Default::default() };
         let file =
             Inode { node: Node::new(2), links: 1, meta: meta.clone(), body: NodeBody::File(FileContent::empty()) };
-        let listed = names(&file);
-        assert_eq!(listed.len(), 6);
-        assert_eq!(listed[0], b"user.a");
+        assert_eq!(names(&file), [b"user.a".to_vec()]);
         let directory = Inode { body: NodeBody::Directory, ..file };
         assert_eq!(names(&directory).len(), 2);
     }

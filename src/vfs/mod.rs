@@ -1,5 +1,6 @@
 //! The mounted view of an archive: names and attributes from the catalog,
-//! bytes from the archive, caches between them. Read-only.
+//! bytes from the archive, caches between them. Read-only, at present or as
+//! of a time.
 
 mod acl;
 mod attributes;
@@ -9,25 +10,29 @@ mod handles;
 mod live;
 mod names;
 mod pages;
+mod private;
 mod read_ahead;
 mod reader;
 mod space;
+mod view;
 mod writeback;
 
 pub use attributes::DAEMON;
 pub use attributes::HealthSource;
 pub use live::{Drain, LiveVfs, SyncPolicy};
+pub use private::WithPrivate;
 pub use reader::ReadAheadLimits;
 pub use writeback::{
     DrainProgress, Rest, Writeback, WritebackOptions, WritebackStatus, drain_leftovers, has_leftovers,
 };
 
 use crate::archive::Archive;
-use crate::base::LatencyGauge;
+use crate::base::{LatencyGauge, Timestamp};
 use crate::catalog::{Catalog, CatalogResult, Inode};
 use crate::format::{FileContent, NodeBody};
 use blockframe_api::{
-    Attributes, DirectoryEntry, ErrorClass, Handle, Node, OpenHow, OpenedFile, SpaceUsage, Vfs, VfsError, VfsResult,
+    Attributes, CachePolicy, DirectoryEntry, ErrorClass, Handle, Node, OpenHow, OpenedFile, SpaceUsage, Vfs, VfsError,
+    VfsResult,
 };
 use error::{invalid, no_such_range, not_directory, not_found};
 use handles::{Handles, OpenFile};
@@ -38,6 +43,7 @@ use space::Space;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
+use view::Names;
 
 /// What a mount may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,10 +66,13 @@ pub struct ArchiveVfs {
     archive: Arc<Archive>,
     catalog: Arc<Catalog>,
     health: Arc<dyn HealthSource>,
-    reader: Reader,
+    names: Names,
+    reader: Arc<Reader>,
     handles: Handles,
-    missing: MissingNames,
-    pages: CachedPages,
+    /// None in a view among many, which shall cost little.
+    missing: Option<MissingNames>,
+    /// As above: there a node has one content for ever.
+    pages: Option<CachedPages>,
     space: Space,
     /// The catalog's generation when the caches were last cleared.
     generation: AtomicU64,
@@ -79,19 +88,64 @@ impl ArchiveVfs {
         health: Arc<dyn HealthSource>,
         limits: VfsLimits,
     ) -> CatalogResult<Self> {
-        let generation = AtomicU64::new(catalog.generation()?);
-        Ok(Self {
+        Self::showing(archive, catalog, health, limits, None)
+    }
+
+    /// The view of an open archive as it was at a time, as far as the catalog
+    /// keeps history.
+    ///
+    /// Error: `HistoryForgotten` for a time of which not all is known any more.
+    pub fn at(
+        archive: Arc<Archive>,
+        catalog: Arc<Catalog>,
+        health: Arc<dyn HealthSource>,
+        limits: VfsLimits,
+        at: Timestamp,
+    ) -> CatalogResult<Self> {
+        catalog.check_remembered(at)?;
+        Self::showing(archive, catalog, health, limits, Some(at))
+    }
+
+    fn showing(
+        archive: Arc<Archive>,
+        catalog: Arc<Catalog>,
+        health: Arc<dyn HealthSource>,
+        limits: VfsLimits,
+        at: Option<Timestamp>,
+    ) -> CatalogResult<Self> {
+        let generation = catalog.generation()?;
+        let reader = Arc::new(Reader::new(limits.cache, limits.read_ahead));
+        let parts = Parts { archive, catalog, health, reader, load: Arc::default() };
+        let (missing, pages) = (Some(MissingNames::new()), Some(CachedPages::new()));
+        Ok(Self { missing, pages, ..Self::assembled(parts, at, generation) })
+    }
+
+    /// A view without caches of its own.
+    fn assembled(parts: Parts, at: Option<Timestamp>, generation: u64) -> Self {
+        let Parts { archive, catalog, health, reader, load } = parts;
+        Self {
             archive,
+            names: Names::new(Arc::clone(&catalog), at),
             catalog,
             health,
-            reader: Reader::new(limits.cache, limits.read_ahead),
+            reader,
             handles: Handles::default(),
-            missing: MissingNames::new(),
-            pages: CachedPages::new(),
+            missing: None,
+            pages: None,
             space: Space::default(),
-            generation,
-            load: Arc::default(),
-        })
+            generation: AtomicU64::new(generation),
+            load,
+        }
+    }
+
+    fn parts(&self) -> Parts {
+        Parts {
+            archive: Arc::clone(&self.archive),
+            catalog: Arc::clone(&self.catalog),
+            health: Arc::clone(&self.health),
+            reader: Arc::clone(&self.reader),
+            load: Arc::clone(&self.load),
+        }
     }
 
     /// How long reads take: what works in the background slows down by it.
@@ -100,19 +154,20 @@ impl ArchiveVfs {
     }
 
     /// Looks whether another process has changed the catalog, and forgets
-    /// what was derived from it. Returns whether it had. To be called about
-    /// once a second.
+    /// what was derived from it. Returns whether what is shown may have
+    /// changed; a time that has passed does not. To be called about once a second.
     pub fn refresh(&self) -> CatalogResult<bool> {
         let generation = self.catalog.generation()?;
         let changed = self.generation.swap(generation, Ordering::AcqRel) != generation;
-        if changed {
-            self.missing.clear();
+        if let Some(missing) = self.missing.as_ref().filter(|_| changed) {
+            // In a view of a time too: a change of just before it may be written only now.
+            missing.clear();
         }
-        Ok(changed)
+        Ok(changed && self.names.at().is_none())
     }
 
     fn inode(&self, node: Node) -> VfsResult<Inode> {
-        self.catalog.inode(node).map_err(|error| error::of_catalog(&error))?.ok_or_else(|| not_found(node))
+        self.names.inode(node).map_err(|error| error::of_catalog(&error))?.ok_or_else(|| not_found(node))
     }
 
     fn file(&self, node: Node) -> VfsResult<FileContent> {
@@ -125,10 +180,24 @@ impl ArchiveVfs {
 
     /// A path of the node, for messages.
     fn path(&self, node: Node) -> String {
-        match self.catalog.paths_of(node) {
-            Ok(paths) if !paths.is_empty() => paths[0].to_string(),
-            _ => format!("inode {}", node.number()),
-        }
+        self.names.path(node)
+    }
+}
+
+/// What several views of one archive share.
+#[derive(Debug, Clone)]
+struct Parts {
+    archive: Arc<Archive>,
+    catalog: Arc<Catalog>,
+    health: Arc<dyn HealthSource>,
+    reader: Arc<Reader>,
+    load: Arc<LatencyGauge>,
+}
+
+impl Parts {
+    /// The archive as of a time.
+    fn view(&self, at: Timestamp) -> ArchiveVfs {
+        ArchiveVfs::assembled(self.clone(), Some(at), 0)
     }
 }
 
@@ -138,11 +207,16 @@ impl Vfs for ArchiveVfs {
             return Err(VfsError::new(ErrorClass::NameTooLong, "the name is longer than 255 bytes"));
         }
         let missing = || VfsError::new(ErrorClass::NotFound, "no such name");
-        let Ok(epoch) = self.missing.check(parent, name) else { return Err(missing()) };
-        match self.catalog.lookup(parent, name).map_err(|error| error::of_catalog(&error))? {
+        let known = self.missing.as_ref().map(|names| (names, names.check(parent, name)));
+        if let Some((_, Err(_))) = known {
+            return Err(missing());
+        }
+        match self.names.lookup(parent, name).map_err(|error| error::of_catalog(&error))? {
             Some(inode) => Ok(inode.attributes()),
             None if self.inode(parent)?.is_directory() => {
-                self.missing.remember(epoch, parent, name);
+                if let Some((names, Ok(epoch))) = known {
+                    names.remember(epoch, parent, name);
+                }
                 Err(missing())
             }
             None => Err(not_directory(parent)),
@@ -166,7 +240,7 @@ impl Vfs for ArchiveVfs {
         }
         let content = self.file(node)?;
         let place = if content.size == 0 { None } else { Some(self.place(node, &content)?) };
-        let cache = self.pages.opened(node, content.hash);
+        let cache = self.pages.as_ref().map_or(CachePolicy::Keep, |pages| pages.opened(node, content.hash));
         let handle = self.handles.insert(OpenFile::new(node, content, place, cache));
         Ok(OpenedFile { handle, cache, backing: None })
     }
@@ -191,8 +265,8 @@ impl Vfs for ArchiveVfs {
     }
 
     fn release(&self, handle: Handle) {
-        if let Some(file) = self.handles.remove(handle) {
-            self.pages.closed(file.node(), file.cache());
+        if let (Some(file), Some(pages)) = (self.handles.remove(handle), &self.pages) {
+            pages.closed(file.node(), file.cache());
         }
     }
 
@@ -205,13 +279,13 @@ impl Vfs for ArchiveVfs {
         if after.is_none() && !self.inode(node)?.is_directory() {
             return Err(not_directory(node));
         }
-        self.catalog
+        self.names
             .list(node, after, &mut |name, inode| visit(DirectoryEntry { name, attributes: inode.attributes() }))
             .map_err(|error| error::of_catalog(&error))
     }
 
     fn parent(&self, node: Node) -> VfsResult<Node> {
-        self.catalog.parent(node).map_err(|error| error::of_catalog(&error))?.ok_or_else(|| not_found(node))
+        self.names.parent(node).map_err(|error| error::of_catalog(&error))?.ok_or_else(|| not_found(node))
     }
 
     fn extended_attribute(&self, node: Node, name: &[u8]) -> VfsResult<Vec<u8>> {

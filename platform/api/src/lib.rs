@@ -2,6 +2,8 @@
 //! trait, its types, and one error class. No `errno`, no `NTSTATUS`, no
 //! dependency: each adapter holds exactly one table from [`ErrorClass`] to
 //! what its kernel speaks, and decides nothing else.
+//!
+//! With the feature `memory` there is a reference model of the filesystem for tests.
 
 mod error;
 #[cfg(feature = "memory")]

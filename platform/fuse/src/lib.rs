@@ -17,6 +17,6 @@ mod options;
 
 pub use errno::errno_of;
 pub use error::MountError;
-pub use mounted::{Mounted, spawn};
+pub use mounted::{Mounted, check_mountpoint, spawn};
 pub use mountpoint::{unmount, wait_until_gone};
 pub use options::MountOptions;

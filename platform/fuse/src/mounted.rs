@@ -38,6 +38,13 @@ enum Removal {
     Gone,
 }
 
+/// Whether it could be mounted there: what is wrong is better told before the
+/// filesystem is opened.
+pub fn check_mountpoint(mountpoint: &Path, options: &MountOptions) -> Result<(), MountError> {
+    mountpoint::check_device()?;
+    mountpoint::prepare(mountpoint, options.nonempty).map(|_| ())
+}
+
 /// Mounts `vfs` at `mountpoint` and serves it from threads of its own. The
 /// mount answers when this returns.
 pub fn spawn(vfs: Arc<dyn Vfs>, mountpoint: &Path, options: &MountOptions) -> Result<Mounted, MountError> {

@@ -2,11 +2,14 @@
 //! to programs.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod kit;
+
 use blockframe_api::{
     Attributes, CachePolicy, DirectoryEntry, ErrorClass, Handle, Node, NodeKind, OpenHow, OpenedFile, SpaceUsage,
     Timestamp, Vfs, VfsError, VfsResult,
 };
-use blockframe_fuse::{MountError, MountOptions, Mounted, spawn};
+use blockframe_fuse::{MountError, MountOptions, spawn};
+use kit::Fixture;
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs;
@@ -146,33 +149,9 @@ impl Vfs for Memory {
     }
 }
 
-/// A mount in a directory of its own, which is unmounted when it is dropped.
-struct Fixture {
-    mounted: Option<Mounted>,
-    directory: tempfile::TempDir,
-}
-
-impl Fixture {
-    fn path(&self) -> &Path {
-        self.directory.path()
-    }
-}
-
-impl Drop for Fixture {
-    fn drop(&mut self) {
-        self.mounted.take();
-    }
-}
-
 /// `None` where there is no FUSE device.
 fn mount(vfs: Arc<Memory>) -> Option<Fixture> {
-    if !Path::new("/dev/fuse").exists() {
-        eprintln!("skipped: there is no /dev/fuse here");
-        return None;
-    }
-    let directory = tempfile::tempdir().unwrap();
-    let mounted = spawn(vfs, directory.path(), &MountOptions::new("blockframe:test")).unwrap();
-    Some(Fixture { mounted: Some(mounted), directory })
+    Fixture::new(vfs, &MountOptions::new("blockframe:test"))
 }
 
 #[test]

@@ -1,4 +1,5 @@
 use super::*;
+use crate::catalog::database::{Database, Use};
 
 const CONTENTS: [&[u8]; 2] = [b"first content", b"second"];
 
@@ -216,4 +217,92 @@ fn readers_follow_a_rebuild_by_another_process() {
     place.commit(&[directory("late")]).unwrap();
     assert_ne!(reader.generation().unwrap(), before);
     assert_eq!(tree(&reader).unwrap().len(), trees[3].len() + 1);
+}
+
+/// The bytes of every file of a place.
+fn all_bytes(place: &Place) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files: Vec<PathBuf> = place.journal_files();
+    files.extend(std::fs::read_dir(place.home().join(".blockframe")).unwrap().map(|entry| entry.unwrap().path()));
+    // A database that lost its seal is examined, no more.
+    files.retain(|file| file.is_file() && !file.ends_with("catalog.seal"));
+    files.into_iter().map(|file| (file.clone(), std::fs::read(&file).unwrap())).collect()
+}
+
+/// Every way to open or rebuild tells to use a newer version, and changes nothing.
+fn is_refused(place: &Place, named: &str) {
+    let before = all_bytes(place);
+    let opened = Catalog::open(&place.home(), &place.archive()).unwrap_err();
+    let rebuilt = [RebuildSource::Best, RebuildSource::Journal]
+        .map(|source| rebuild(&place.home(), &place.archive(), source).unwrap_err());
+    for error in [opened].into_iter().chain(rebuilt) {
+        assert_eq!(error.class(), crate::base::ErrorClass::NotSupported, "{error}");
+        let text = error.to_string();
+        assert!(text.contains("newer blockframe") && text.contains(named), "{text}");
+    }
+    let mut after = all_bytes(place);
+    // What a rebuild had begun is no harm.
+    after.retain(|file, _| before.contains_key(file));
+    assert!(after == before, "something was changed");
+}
+
+fn set_schema(place: &Place, version: i64) {
+    let database = Database::open(&place.local("catalog.db"), Use::Write, 1024).unwrap();
+    database.put_meta("schema", version).unwrap();
+}
+
+#[test]
+fn a_database_of_a_later_version_is_refused_and_one_of_an_earlier_is_made_anew() {
+    let (place, trees) = small();
+    std::fs::remove_file(place.local("catalog.seal")).unwrap();
+    set_schema(&place, 99);
+    is_refused(&place, "version 99");
+    set_schema(&place, 1);
+    assert_eq!(tree(&place.catalog()).unwrap(), trees[3]);
+}
+
+#[test]
+fn a_newer_looking_version_in_a_damaged_database_is_damage() {
+    let (place, trees) = small();
+    // The seal was made over other bytes.
+    set_schema(&place, 99);
+    assert_eq!(tree(&place.catalog()).unwrap(), trees[3]);
+    assert_eq!(place.events(), 1);
+}
+
+#[test]
+fn a_journal_of_a_later_version_is_refused_with_and_without_a_database() {
+    let (place, _) = small();
+    let file = place.journal();
+    let mut bytes = std::fs::read(&file).unwrap();
+    // The version stands behind the archive's id.
+    bytes[crate::format::journal::HEADER_LEN + 16] = 2;
+    let crc = crc32c::crc32c(&bytes[8..4096]);
+    bytes[4..8].copy_from_slice(&crc.to_le_bytes());
+    std::fs::write(&file, bytes).unwrap();
+    is_refused(&place, "journal-");
+    place.lose_database();
+    is_refused(&place, "journal-");
+}
+
+#[test]
+fn a_record_of_a_later_version_is_refused_with_and_without_a_database() {
+    let (place, _) = small();
+    let file = place.journal();
+    let bytes = std::fs::read(&file).unwrap();
+    let last = crate::format::journal::Block::parse(&bytes[bytes.len() - 4096..]).unwrap();
+    let at = crate::format::journal::place_after(&last, &bytes[bytes.len() - 4096..]);
+    let mut group = Vec::new();
+    group.extend_from_slice(b"BFCJ\0\0\0\0");
+    // Three bytes of payload: a record of two bytes, of type 77. A journal's block, the group's first and last.
+    group.extend_from_slice(&[3, 0, 1, 6]);
+    group.extend_from_slice(&at.sequence.to_le_bytes());
+    group.extend_from_slice(at.hash.as_bytes());
+    group.extend_from_slice(&[2, 77, 0]);
+    group.resize(4096, 0);
+    let crc = crc32c::crc32c(&group[8..]);
+    group[4..8].copy_from_slice(&crc.to_le_bytes());
+    std::fs::write(&file, [bytes, group].concat()).unwrap();
+    is_refused(&place, "77");
+    place.lose_database();
+    is_refused(&place, "77");
 }

@@ -3,23 +3,23 @@ use crate::format::journal::Record;
 use crate::format::{StagedExtent, StagedMap, StagingId};
 use std::os::unix::fs::PermissionsExt;
 
-fn inode(node: u64, body: NodeBody) -> Record {
+pub(super) fn inode(node: u64, body: NodeBody) -> Record {
     Record::Inode { node, meta: meta(node as i64), body }
 }
 
-fn empty() -> NodeBody {
+pub(super) fn empty() -> NodeBody {
     NodeBody::File(FileContent::empty())
 }
 
-fn name(parent: u64, name: &str, node: u64) -> Record {
+pub(super) fn name(parent: u64, name: &str, node: u64) -> Record {
     Record::Dirent { parent, name: name.into(), node }
 }
 
-fn gone(parent: u64, name: &str) -> Record {
+pub(super) fn gone(parent: u64, name: &str) -> Record {
     Record::DirentRemoved { parent, name: name.into() }
 }
 
-fn staged(node: u64, id: u64) -> Record {
+pub(super) fn staged(node: u64, id: u64) -> Record {
     let extent = StagedExtent { range: crate::base::ContentRange::between(3, 9), place: Some(4096) };
     let map = StagedMap::Inline(vec![extent]);
     Record::Staged { node, content: StagedContent { file: StagingId::new(id), size: 9, base_len: 0, map } }
@@ -31,7 +31,7 @@ fn staged_of(catalog: &Catalog) -> Vec<(u64, u64)> {
     found
 }
 
-fn write(writer: &CatalogWriter, records: &[Record]) {
+pub(super) fn write(writer: &CatalogWriter, records: &[Record]) {
     let mut calls = 0;
     writer.write_group(records, &mut || calls += 1).unwrap();
     assert_eq!(calls, 1);
@@ -74,7 +74,9 @@ fn groups_rename_exchange_and_link() {
     let place = Place::new();
     let catalog = place.catalog();
     let writer = catalog.writer().unwrap();
+    assert_eq!(writer.next_node().unwrap(), Node::new(2));
     write(&writer, &base());
+    assert_eq!(writer.next_node().unwrap(), Node::new(6));
     assert_eq!((1..=5).map(|node| links(&catalog, node)).collect::<Vec<_>>(), [4, 3, 2, 2, 2]);
     // A directory moves to another parent, set long before.
     write(&writer, &[gone(2, "sub"), name(4, "moved", 3)]);
@@ -246,6 +248,7 @@ fn a_log_that_is_not_the_databases_is_not_mixed_into_it() {
             std::fs::copy(other.local(name), place.local(name)).unwrap();
         }
         assert_eq!(tree(&place.catalog()).unwrap(), before, "lost: {lose}");
+        assert_eq!(place.events(), 1 + usize::from(lose), "lost: {lose}");
         assert_eq!(tree(&place.catalog()).unwrap(), before, "lost: {lose}");
     }
 }
@@ -298,4 +301,74 @@ fn the_last_writer_leaves_one_sealed_file() {
     drop((reader, catalog));
     assert_eq!(tree(&place.catalog()).unwrap().len(), 6);
     assert_eq!(place.events(), 0);
+}
+
+/// Where the other process of the next test finds its place.
+const OTHER_PROCESS: &str = "BLOCKFRAME_TEST_READ";
+
+/// Not a test of its own: what another process sees.
+#[test]
+fn another_process_reads() {
+    let Some(directory) = std::env::var_os(OTHER_PROCESS) else { return };
+    let directory = PathBuf::from(directory);
+    let store = Arc::new(LocalStore::open(&directory.join("store")).unwrap());
+    let archive = Archive::open(store, Arc::new(FixedClock), Arc::<Events>::default()).unwrap();
+    let catalog = Catalog::open(&directory.join("home"), &Arc::new(archive)).unwrap();
+    println!("names: {}.", tree(&catalog).unwrap().len());
+}
+
+#[test]
+fn readers_of_other_processes_come_and_go_while_a_writer_lives() {
+    let place = Place::new();
+    let other = || {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "catalog::tests::groups::another_process_reads", "--nocapture"])
+            .env(OTHER_PROCESS, place.directory.path())
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let (_, rest) = text.split_once("names: ").unwrap_or_else(|| panic!("{text}"));
+        rest.split('.').next().unwrap().parse::<usize>().unwrap()
+    };
+    let catalog = place.catalog();
+    let writer = catalog.writer().unwrap();
+    write(&writer, &base());
+    for number in 0..4 {
+        // Others of this process open and close their own.
+        assert_eq!(tree(&place.catalog()).unwrap().len(), 5 + number);
+        assert_eq!(other(), 5 + number);
+        assert!(place.local("catalog.db-wal").exists());
+        let node = 10 + number as u64;
+        write(&writer, &[inode(node, empty()), name(1, &format!("n{number}"), node)]);
+        assert_eq!(tree(&catalog).unwrap().len(), 6 + number);
+    }
+    assert_eq!(other(), 9);
+    writer.finish().unwrap();
+    assert_eq!(other(), 9);
+    assert_eq!(place.events(), 0);
+}
+
+#[test]
+fn an_entry_replaces_what_is_staged_at_its_path_even_with_the_content_below_it() {
+    let place = Place::new();
+    place.store_contents(&[b"base", b"new"]);
+    place.commit(&[file("a", b"base"), file("b", b"base"), file("c", b"base")]).unwrap();
+    let catalog = place.catalog();
+    let writer = catalog.writer().unwrap();
+    let node = |path: &str| catalog.resolve(&super::path(path)).unwrap().unwrap().node.number();
+    let (a, b, c) = (node("a"), node("b"), node("c"));
+    write(&writer, &[staged(a, 1), staged(b, 2), staged(c, 3)]);
+    let entries = [file("a", b"new"), file("b", b"base")];
+    let summary = writer.commit_entries(&mut entries.into_iter().map(Ok)).unwrap();
+    assert_eq!((summary.changed, summary.unchanged), (2, 0));
+    let mut left = Vec::new();
+    catalog.staged(&mut |node, _| left.push(node.number())).unwrap();
+    assert_eq!(left, [c]);
+    writer.finish().unwrap();
+    drop(catalog);
+    // What a rebuild puts together from manifests is older than what is staged.
+    place.lose_database();
+    let mut left = Vec::new();
+    place.catalog().staged(&mut |node, _| left.push(node.number())).unwrap();
+    assert_eq!(left, [c]);
 }

@@ -2,8 +2,10 @@
 
 mod damage;
 mod groups;
+mod history;
 mod namespace;
 mod objects;
+mod removal;
 
 use super::*;
 use crate::archive::{Archive, Event, EventSink};

@@ -315,6 +315,8 @@ fn contents_are_found_by_hash_size_and_source() {
     let node = catalog.resolve(&path("f")).unwrap().unwrap().node;
     assert_eq!(catalog.nodes_in(&new.record).unwrap(), [node]);
     writer.commit_entries(&mut [Ok(file("f", b""))].into_iter()).unwrap();
+    assert!(matches!(writer.remove_object(&new.record).unwrap_err(), CatalogError::ObjectNeeded { .. }));
+    writer.remove_history(Timestamp { seconds: NOW.seconds + 1, nanoseconds: 0 }).unwrap();
     writer.remove_object(&new.record).unwrap();
     assert_eq!(writer.place(&Digest::of(b"two!"), 4).unwrap(), None);
     assert_eq!(writer.seen(&signature).unwrap(), None);

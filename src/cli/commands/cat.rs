@@ -5,8 +5,10 @@ use crate::cli::args::{ByteSpan, CatArgs};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, CliResult};
 use crate::cli::exit::ExitStatus;
-use crate::cli::namespace::resolve;
+use crate::cli::history;
+use crate::cli::namespace::{parse_path, resolve_at};
 use crate::cli::output::printable;
+use crate::cli::writes::{Newest, settle};
 use crate::format::{EntryPath, NodeBody};
 use crate::ingest;
 use std::sync::atomic::AtomicBool;
@@ -14,7 +16,9 @@ use std::sync::atomic::AtomicBool;
 /// Writes the content, or a range of it, to standard output.
 pub(super) fn run(context: &Context, args: &CatArgs) -> CliResult<ExitStatus> {
     let open = context.open()?;
-    let (path, inode) = resolve(&open.catalog, Some(&args.path))?;
+    settle(context, &open, Newest::Contents(parse_path(&args.path)?))?;
+    let at = history::remembered(&open, args.at)?;
+    let (path, inode) = resolve_at(&open.catalog, Some(&args.path), at)?;
     let content = match &inode.body {
         NodeBody::File(content) => content,
         NodeBody::Directory => {

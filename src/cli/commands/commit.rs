@@ -10,7 +10,7 @@ use crate::cli::interrupt::Interrupt;
 use crate::cli::namespace::parse_path;
 use crate::cli::output::{JsonPath, Output, Progress};
 use crate::cli::units;
-use crate::cli::writes::writes;
+use crate::cli::writes::{Newest, settle, writes};
 use crate::control::Purpose;
 use crate::format::EntryPath;
 use crate::ingest::{self, CommitItem, CommitReport, CommitRequest, FileReport, Outcome, Reporter};
@@ -25,6 +25,7 @@ pub(super) fn run(context: &Context, args: &CommitArgs) -> CliResult<ExitStatus>
         None => EntryPath::root(),
     };
     let open = context.open()?;
+    settle(context, &open, Newest::Names)?;
     let items = items(args, &open, &directory)?;
     let interrupt = Interrupt::install()?;
     let writer = writes(&open, Purpose::Commit)?;

@@ -1,16 +1,16 @@
 //! `gc`: removes what crashed or failed commits left, and old bad bytes.
 
 use crate::archive::Archive;
-use crate::base::{ErrorClass, ObjectName};
-use crate::catalog::{Catalog, CatalogWrites};
+use crate::base::{ObjectName, Timestamp};
+use crate::catalog::{Catalog, CatalogWrites, ObjectRecord};
 use crate::cli::args::GcArgs;
-use crate::cli::context::Context;
+use crate::cli::context::{Context, OpenArchive};
 use crate::cli::error::CliResult;
 use crate::cli::exit::ExitStatus;
+use crate::cli::retention::{self, Overdue};
 use crate::cli::units;
 use crate::cli::writes::writes;
 use crate::control::Purpose;
-use crate::format::ObjectKind;
 use crate::format::layout::{PRIVATE_DIR, QUARANTINE_DIR, TMP_DIR};
 use crate::store::{BlockStore, StoreError, StoreKey, is_leftover_name};
 use serde::Serialize;
@@ -26,6 +26,8 @@ enum Leftover {
     Unreferenced { object: ObjectName, bytes: u64 },
     /// An object that a crash kept from being recorded in the catalog.
     Orphan { object: ObjectName, bytes: u64 },
+    /// What was until then: states of names and nodes.
+    History { before: String, states: u64 },
     /// Bad bytes that were kept for inspection.
     Quarantine { path: String },
 }
@@ -37,6 +39,7 @@ pub(super) fn run(context: &Context, args: &GcArgs) -> CliResult<ExitStatus> {
     // The one writer: while it is, nothing below tmp/ belongs to a commit that still runs.
     let writer = writes(&open, Purpose::Collect)?;
     let store = open.archive.store();
+    let forgotten = forget_history(context, &open, &*writer, args.dry_run)?;
     let Orphans { removable, ahead } = orphans(&open.archive, &open.catalog, &*writer)?;
     let mut count = 0;
     let mut freed = 0;
@@ -50,27 +53,24 @@ pub(super) fn run(context: &Context, args: &GcArgs) -> CliResult<ExitStatus> {
         tell(&Leftover::Temporary { path: path.to_string() }, format!("unfinished   {path}"), 0)?;
         remove(&**store, &path, args.dry_run)?;
     }
-    for record in writer.unreferenced_objects()? {
+    let mut show = |record: &ObjectRecord| {
         let object = record.reference.name.clone();
-        if record.kind == ObjectKind::Bundle && !is_removable(&open.catalog, &open.archive, &object) {
-            continue;
-        }
         let line = format!("unreferenced {object}");
-        if !args.dry_run {
-            let key = key(&**store, object.as_str())?;
-            // The record first: a record without shards would be taken for stored content, shards
-            // without a record are only an orphan for the next gc.
-            match writer.remove_object(&record) {
-                Ok(()) => store.delete_prefix(&key)?,
-                // A program may still read a file that has no name any more.
-                Err(error) if error.class() == ErrorClass::Busy => {
-                    tracing::warn!(%object, "kept: it came into use meanwhile");
-                    continue;
-                }
-                Err(error) => return Err(error.into()),
+        tell(&Leftover::Unreferenced { object, bytes: record.stored_len }, line, record.stored_len)
+    };
+    match forgotten.filter(|_| args.dry_run) {
+        Some(before) => {
+            for record in retention::removable(&open.archive, &open.catalog, open.catalog.unreferenced_after(before)?) {
+                show(&record)?;
             }
         }
-        tell(&Leftover::Unreferenced { object, bytes: record.stored_len }, line, record.stored_len)?;
+        None => {
+            for record in retention::removable(&open.archive, &open.catalog, writer.unreferenced_objects()?) {
+                if args.dry_run || retention::remove_object(&open.archive, &*writer, &record)? {
+                    show(&record)?;
+                }
+            }
+        }
     }
     for (object, bytes) in removable {
         let line = format!("orphan       {object}");
@@ -94,17 +94,23 @@ pub(super) fn run(context: &Context, args: &GcArgs) -> CliResult<ExitStatus> {
     Ok(ExitStatus::Done)
 }
 
-/// Whether a bundle of which no content is needed may go: it tells of no name
-/// either, or what it told is lost.
-fn is_removable(catalog: &Catalog, archive: &Archive, bundle: &ObjectName) -> bool {
-    match catalog.is_told_by(archive, bundle) {
-        Ok(needed) => !needed,
-        Err(error) if error.class() == ErrorClass::Unrecoverable => true,
-        Err(error) => {
-            tracing::warn!(%bundle, %error, "kept: its table cannot be read now");
-            false
-        }
-    }
+/// Forgets the history whose time is over; returns up to when.
+fn forget_history(
+    context: &Context,
+    open: &OpenArchive,
+    writer: &dyn CatalogWrites,
+    dry_run: bool,
+) -> CliResult<Option<Timestamp>> {
+    let Some(Overdue { before, states }) =
+        retention::overdue(&open.archive, &open.catalog, &context.config().versions)?
+    else {
+        return Ok(None);
+    };
+    let states = if dry_run { states } else { writer.remove_history(before)? };
+    let (out, before_text) = (context.out(), units::rfc3339(before));
+    out.line(format_args!("history      {} that ended before {before_text}", units::plural(states, "state")))?;
+    out.json(&Leftover::History { before: before_text, states })?;
+    Ok(Some(before))
 }
 
 /// Objects on the store that the catalog does not know.

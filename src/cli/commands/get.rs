@@ -5,10 +5,12 @@ use crate::cli::args::GetArgs;
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, CliResult, chain};
 use crate::cli::exit::ExitStatus;
+use crate::cli::history::remembered;
 use crate::cli::interrupt::Interrupt;
-use crate::cli::namespace::{parse_path, resolve, walk};
+use crate::cli::namespace::{parse_path, resolve_at, walk_at};
 use crate::cli::output::{JsonPath, Output, Progress};
 use crate::cli::units;
+use crate::cli::writes::{Newest, settle};
 use crate::format::NodeBody;
 use crate::ingest::{self, Problem, RestoreOutcome, RestoreReport, RestoreReporter, RestoreRequest, Restored};
 use std::os::unix::ffi::OsStrExt as _;
@@ -23,15 +25,17 @@ pub(super) fn run(context: &Context, args: &GetArgs) -> CliResult<ExitStatus> {
     };
     let paths = paths.iter().map(|path| parse_path(path)).collect::<CliResult<Vec<_>>>()?;
     let open = context.open()?;
+    settle(context, &open, Newest::Contents(crate::format::EntryPath::root()))?;
+    let at = remembered(&open, args.at)?;
     let interrupt = Interrupt::install()?;
     let progress = out.progress("restoring", 0);
     if progress.is_shown() {
         let mut total = 0;
         for path in &args.paths[..paths.len()] {
-            let (path, inode) = resolve(&open.catalog, Some(path))?;
+            let (path, inode) = resolve_at(&open.catalog, Some(path), at)?;
             total += inode.attributes().size;
             if inode.is_directory() {
-                walk(&open.catalog, inode.node, &path, &mut |_, inode| {
+                walk_at(&open.catalog, inode.node, &path, at, &mut |_, inode| {
                     total += if matches!(inode.body, NodeBody::File(_)) { inode.attributes().size } else { 0 };
                     Ok(())
                 })?;
@@ -40,7 +44,7 @@ pub(super) fn run(context: &Context, args: &GetArgs) -> CliResult<ExitStatus> {
         progress.set_total(total);
     }
     let reporter = Printer { out, progress, lost: AtomicBool::new(false) };
-    let request = RestoreRequest { paths, destination: PathBuf::from(destination), cancel: interrupt.flag() };
+    let request = RestoreRequest { paths, destination: PathBuf::from(destination), at, cancel: interrupt.flag() };
     let result = ingest::restore(&open.archive, &open.catalog, &request, &reporter);
     reporter.progress.finish();
     let report = result?;

@@ -1,15 +1,17 @@
 //! `ls`, `find` and `stat`: the namespace.
 
 use crate::archive::Verdict;
-use crate::base::ErrorClass;
+use crate::base::{ErrorClass, Timestamp};
 use crate::catalog::Inode;
-use crate::cli::args::{FindArgs, LsArgs, PathArg};
+use crate::cli::args::{FindArgs, LsArgs, StatArgs};
 use crate::cli::context::{Context, OpenArchive};
 use crate::cli::error::{CliError, CliResult};
 use crate::cli::exit::ExitStatus;
-use crate::cli::namespace::{NodeJson, mode_text, parse_path, resolve, walk};
-use crate::cli::output::{Output, printable};
+use crate::cli::history;
+use crate::cli::namespace::{NodeJson, kind_word, mode_text, parse_path, resolve_at, walk_at};
+use crate::cli::output::{JsonPath, Output, printable};
 use crate::cli::units;
+use crate::cli::writes::{Newest, settle};
 use crate::format::{EntryPath, NodeBody};
 use blockframe_api::Node;
 use globset::{GlobBuilder, GlobMatcher};
@@ -60,8 +62,13 @@ struct LongEntry {
 /// Lists a directory, or shows one file.
 pub(super) fn ls(context: &Context, args: &LsArgs) -> CliResult<ExitStatus> {
     let open = context.open()?;
+    settle(context, &open, Newest::Names)?;
     let out = context.out();
-    let (path, inode) = resolve(&open.catalog, args.path.as_deref())?;
+    if args.deleted {
+        return deleted(&open, out, args);
+    }
+    let at = history::remembered(&open, args.at)?;
+    let (path, inode) = resolve_at(&open.catalog, args.path.as_deref(), at)?;
     let mut show = |entry: &EntryPath, inode: &Inode| {
         // With -R names would be ambiguous, so whole paths are shown.
         let shown = if args.recursive { entry.as_bytes() } else { entry.name() };
@@ -70,9 +77,9 @@ pub(super) fn ls(context: &Context, args: &LsArgs) -> CliResult<ExitStatus> {
     if !inode.is_directory() {
         show(&path, &inode)?;
     } else if args.recursive {
-        walk(&open.catalog, inode.node, &path, &mut show)?;
+        walk_at(&open.catalog, inode.node, &path, at, &mut show)?;
     } else {
-        list(&open, inode.node, &path, &mut show)?;
+        list(&open, inode.node, &path, at, &mut show)?;
     }
     Ok(ExitStatus::Done)
 }
@@ -81,14 +88,51 @@ fn list(
     open: &OpenArchive,
     directory: Node,
     path: &EntryPath,
+    at: Option<Timestamp>,
     show: &mut dyn FnMut(&EntryPath, &Inode) -> CliResult<()>,
 ) -> CliResult<()> {
     let mut result = Ok(());
-    open.catalog.list(directory, None, &mut |name, inode| {
+    let mut visit = |name: &[u8], inode: Inode| {
         result = path.join(name).map_err(CliError::from).and_then(|entry| show(&entry, &inode));
         result.is_ok()
-    })?;
+    };
+    match at {
+        Some(at) => open.catalog.list_at(directory, None, at, &mut visit)?,
+        None => open.catalog.list(directory, None, &mut visit)?,
+    }
     result
+}
+
+/// Lists the names of a directory that were removed and can be restored.
+fn deleted(open: &OpenArchive, out: &Output, args: &LsArgs) -> CliResult<ExitStatus> {
+    let directory = args.path.as_deref().map_or(Ok(EntryPath::root()), parse_path)?;
+    let Some(node) = history::directory(&open.catalog, &directory)? else {
+        let hint = format!("nothing is known to have stood at {directory}");
+        return Err(CliError::new(ErrorClass::NotFound, hint));
+    };
+    for name in open.catalog.past_names(node)? {
+        let path = directory.join(&name)?;
+        // A state that was forgotten leaves a name that cannot be restored.
+        let Ok(versions) = history::versions(&open.catalog, &path) else { continue };
+        let Some(version) = versions.last() else { continue };
+        let removed = version.until.map(units::rfc3339);
+        out.json(&serde_json::json!({
+            "path": JsonPath::new(path.as_bytes()),
+            "kind": kind_word(version.body.kind()),
+            "size": version.size(),
+            "hash": version.hash(),
+            "version": units::rfc3339(version.since),
+            "removed": removed,
+        }))?;
+        let mut line = Vec::new();
+        if args.long {
+            let (kind, size) = (kind_word(version.body.kind()), version.size());
+            line.extend_from_slice(format!("{kind:<9} {size:>13} {} ", removed.unwrap_or_default()).as_bytes());
+        }
+        line.extend(out.name(&name));
+        out.raw_line(&line)?;
+    }
+    Ok(ExitStatus::Done)
 }
 
 fn show(out: &Output, open: &OpenArchive, long: bool, path: &EntryPath, shown: &[u8], inode: &Inode) -> CliResult<()> {
@@ -125,8 +169,10 @@ pub(super) fn find(context: &Context, args: &FindArgs) -> CliResult<ExitStatus> 
     let matcher = glob(&args.pattern)?;
     let by_path = args.pattern.as_bytes().contains(&b'/');
     let open = context.open()?;
+    settle(context, &open, Newest::Names)?;
     let out = context.out();
-    walk(&open.catalog, Node::ROOT, &EntryPath::root(), &mut |path, inode| {
+    let at = history::remembered(&open, args.at)?;
+    walk_at(&open.catalog, Node::ROOT, &EntryPath::root(), at, &mut |path, inode| {
         let subject = if by_path { path.as_bytes() } else { path.name() };
         if !matcher.is_match(OsStr::from_bytes(subject)) {
             return Ok(());
@@ -148,11 +194,13 @@ fn glob(pattern: &OsStr) -> CliResult<GlobMatcher> {
 }
 
 /// Shows all that is known of a name.
-pub(super) fn stat(context: &Context, args: &PathArg) -> CliResult<ExitStatus> {
+pub(super) fn stat(context: &Context, args: &StatArgs) -> CliResult<ExitStatus> {
     let open = context.open()?;
+    settle(context, &open, Newest::Names)?;
     let out = context.out();
     let path = parse_path(&args.path)?;
-    let (_, inode) = resolve(&open.catalog, Some(&args.path))?;
+    let at = history::remembered(&open, args.at)?;
+    let (_, inode) = resolve_at(&open.catalog, Some(&args.path), at)?;
     let holding = Holding::of(&open, &inode)?;
     let attributes = inode.attributes();
     let mut rows = vec![
@@ -178,7 +226,8 @@ pub(super) fn stat(context: &Context, args: &PathArg) -> CliResult<ExitStatus> {
         let when = holding.verified_at.as_ref().map_or(String::new(), |at| format!(", verified {at}"));
         rows.push(("health", format!("{}{when}", holding.word())));
     }
-    if attributes.links > 1 && !inode.is_directory() {
+    // The other names are known as they are now.
+    if attributes.links > 1 && !inode.is_directory() && at.is_none() {
         for other in open.catalog.paths_of(inode.node)?.iter().filter(|other| **other != path) {
             rows.push(("also", printable(other.as_bytes())));
         }

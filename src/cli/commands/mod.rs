@@ -15,10 +15,13 @@ mod ls;
 mod mount;
 mod plan;
 mod rebuild;
+mod rm;
 mod scrub;
 mod status;
+mod sync;
 #[cfg(unix)]
 mod umount;
+mod versions;
 
 use super::args::{Command, ConfigCommand};
 use super::context::Context;
@@ -39,6 +42,10 @@ pub fn run(context: &Context, command: &Command) -> CliResult<ExitStatus> {
         Command::Init(args) => init::run(context, args),
         Command::Commit(args) => commit::run(context, args),
         Command::Get(args) => get::run(context, args),
+        Command::Versions(args) => versions::list(context, args),
+        Command::Restore(args) => versions::restore(context, args),
+        Command::Rm(args) => rm::run(context, args),
+        Command::Sync(args) => sync::run(context, args),
         Command::Plan(args) => plan::run(context, args),
         Command::Ls(args) => ls::ls(context, args),
         Command::Find(args) => ls::find(context, args),

@@ -1,6 +1,6 @@
 //! `mount`: serves the archive as a filesystem.
 
-use crate::base::ErrorClass;
+use crate::base::{Clock as _, ErrorClass, SystemClock};
 use crate::cli::args::MountArgs;
 use crate::cli::context::Context;
 use crate::cli::daemon;
@@ -17,8 +17,10 @@ pub(super) fn run(context: &Context, args: &MountArgs) -> CliResult<ExitStatus> 
     let archive = context.archive_directory()?;
     let mut options = mount_options(&archive, &args.options)?;
     options.read_only |= args.read_only;
+    let at = args.at.map(|moment| moment.when(SystemClock.now()));
+    options.read_only |= at.is_some();
     if daemon::is_background_child() || args.foreground {
-        daemon::serve(context, &mountpoint, &options)
+        daemon::serve(context, &mountpoint, &options, at)
     } else {
         daemon::start_in_background()
     }
@@ -54,12 +56,13 @@ fn mount_options(archive: &Path, words: &[String]) -> CliResult<MountOptions> {
             ("attr_timeout", Some(value)) => options.attribute_ttl = seconds(word, value)?,
             ("entry_timeout", Some(value)) => options.entry_ttl = seconds(word, value)?,
             ("negative_timeout", Some(value)) => options.negative_ttl = seconds(word, value)?,
-            // True of every mount in this version.
             ("ro", None) => options.read_only = true,
-            ("rw", None) => options.read_only = false,
+            // `defaults` stands for `rw` among others.
+            ("rw" | "defaults", None) => options.read_only = false,
+            // True of every mount.
             ("default_permissions" | "noatime" | "relatime" | "async" | "nodiratime", None) => {}
-            // For mount, systemd and fstab alone. `rw` is what fstab's `defaults` stands for.
-            ("defaults" | "auto" | "noauto" | "user" | "nouser" | "users" | "nofail" | "_netdev", None) => {}
+            // For mount, systemd and fstab alone.
+            ("auto" | "noauto" | "user" | "nouser" | "users" | "nofail" | "_netdev", None) => {}
             ("comment", Some(_)) => {}
             _ if name.starts_with("x-") || name.starts_with("X-") => {}
             _ => {
@@ -104,6 +107,9 @@ mod tests {
         assert!(parsed.allow_other && !parsed.exec);
         assert_eq!((parsed.threads, parsed.attribute_ttl), (3, Duration::from_millis(500)));
         assert_eq!(parsed.source, "blockframe:/archive");
+        for (words, read_only) in [("defaults", false), ("ro,nofail", true), ("ro,rw", false), ("rw,ro", true)] {
+            assert_eq!(options(words).unwrap().read_only, read_only, "{words}");
+        }
     }
 
     #[test]

@@ -3,11 +3,13 @@
 use super::scrub;
 use crate::archive::{Event, Verdict};
 use crate::base::{ObjectName, Timestamp};
-use crate::catalog::NamespaceTotals;
+use crate::catalog::{HistoryUsage, NamespaceTotals};
 use crate::cli::context::{Context, OpenArchive};
 use crate::cli::error::CliResult;
 use crate::cli::exit::ExitStatus;
 use crate::cli::units;
+use crate::cli::writes::leftovers;
+use crate::control::{ControlClient, DaemonStatus};
 use crate::format::ArchiveDescriptor;
 use serde::Serialize;
 
@@ -61,7 +63,10 @@ pub(super) fn run(context: &Context) -> CliResult<ExitStatus> {
         out.line(format_args!("            {object}"))?;
     }
     out.line(format_args!("scrub       {}", scrub::one_line(&open)?))?;
-    out.line("staged      none: this version writes only through `commit`")?;
+    let staged = Staged::of(&open)?;
+    out.line(format_args!("staged      {}", staged.text(now)))?;
+    let history = open.catalog.history_usage()?;
+    out.line(format_args!("versions    {}", versions_text(&history, now)))?;
     out.line(if events.is_empty() { "events      none" } else { "events" })?;
     for event in &events {
         out.line(format_args!("  {}", event_line(event)))?;
@@ -81,7 +86,8 @@ pub(super) fn run(context: &Context) -> CliResult<ExitStatus> {
         "redundancy": redundancy,
         "verification": verification,
         "scrub": scrub::document(&open)?,
-        "staged": 0,
+        "staged": staged,
+        "versions": { "bytes": history.bytes, "oldest": history.oldest.map(units::rfc3339) },
         "events": events,
     }))?;
     Ok(match (verification.lost, verification.damaged) {
@@ -89,6 +95,63 @@ pub(super) fn run(context: &Context) -> CliResult<ExitStatus> {
         (_, 1..) => ExitStatus::DamageFound,
         _ => ExitStatus::Done,
     })
+}
+
+fn versions_text(history: &HistoryUsage, now: Timestamp) -> String {
+    let Some(oldest) = history.oldest else { return "none kept".into() };
+    let age = u64::try_from(now.seconds.saturating_sub(oldest.seconds)).unwrap_or(0);
+    format!(
+        "{} kept for what was changed or removed, the oldest ended {} ago",
+        units::size(history.bytes),
+        units::age(age)
+    )
+}
+
+/// Files that wait to be committed.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+struct Staged {
+    files: u64,
+    bytes: u64,
+    /// The daemon of the mount, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    daemon: Option<DaemonStatus>,
+}
+
+impl Staged {
+    fn of(open: &OpenArchive) -> CliResult<Self> {
+        let answer = ControlClient::connect(&open.directory).map(|mut client| client.status());
+        match answer {
+            Some(Ok(daemon)) => {
+                Ok(Self { files: daemon.staged_files, bytes: daemon.staged_bytes, daemon: Some(daemon) })
+            }
+            other => {
+                if let Some(Err(error)) = other {
+                    tracing::warn!(%error, "the mount's daemon does not tell what it does");
+                }
+                let (files, bytes) = leftovers(open)?;
+                Ok(Self { files, bytes, daemon: None })
+            }
+        }
+    }
+
+    fn text(&self, now: Timestamp) -> String {
+        let amount = format!("{} in {}", units::size(self.bytes), units::plural(self.files, "file"));
+        let Some(daemon) = &self.daemon else {
+            return match self.files {
+                0 => "none; not mounted for writing".into(),
+                _ => format!("{amount}, left by a mount; `blockframe sync` commits them"),
+            };
+        };
+        if self.files == 0 {
+            return format!("none; mounted at {}", daemon.mountpoint);
+        }
+        let oldest = daemon.oldest_staged.map_or(String::new(), |oldest| {
+            let age = u64::try_from(now.seconds.saturating_sub(oldest)).unwrap_or(0);
+            format!(", the oldest for {}", units::age(age))
+        });
+        let state = if daemon.draining { ", being committed" } else { "" };
+        format!("{amount}, of at most {}{oldest}{state}", units::size(daemon.quota_bytes))
+    }
 }
 
 fn verification(open: &OpenArchive) -> CliResult<Verification> {
@@ -157,4 +220,27 @@ fn event_line(event: &Event) -> String {
     let kind =
         serde_json::to_value(event.kind).ok().and_then(|kind| kind.as_str().map(String::from)).unwrap_or_default();
     format!("{}  {kind}  {object}{}  {}", units::time(event.seconds), event.file, event.detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_staged_line_tells_who_commits_and_how_much_waits() {
+        let now = Timestamp { seconds: 10_000, nanoseconds: 0 };
+        let left = Staged { files: 2, bytes: 1500, daemon: None };
+        assert_eq!(left.text(now), "1.50 kB in 2 files, left by a mount; `blockframe sync` commits them");
+        let daemon = DaemonStatus {
+            mountpoint: "/mnt".into(),
+            quota_bytes: 1_000_000,
+            oldest_staged: Some(9_880),
+            draining: true,
+            ..DaemonStatus::default()
+        };
+        let idle = Staged { daemon: Some(daemon.clone()), ..Staged::default() };
+        assert_eq!(idle.text(now), "none; mounted at /mnt");
+        let busy = Staged { files: 1, bytes: 10, daemon: Some(daemon) };
+        assert_eq!(busy.text(now), "10 B in 1 file, of at most 1.00 MB, the oldest for 2 minutes, being committed");
+    }
 }

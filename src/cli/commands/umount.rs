@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 /// How long the mount may take to vanish.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long it waits for the daemon before it says so.
+const QUIET: Duration = Duration::from_secs(3);
+
 /// How often the daemon is looked for.
 const POLL: Duration = Duration::from_millis(5);
 
@@ -26,10 +29,8 @@ pub(super) fn run(context: &Context, args: &UmountArgs) -> CliResult<ExitStatus>
     let daemon = if args.lazy { None } else { daemon(&mountpoint) };
     blockframe_fuse::unmount(&mountpoint, args.lazy)?;
     if blockframe_fuse::wait_until_gone(&mountpoint, PATIENCE) {
-        if let Some(pid) = daemon
-            && !wait_for_end(pid)
-        {
-            tracing::warn!(pid = pid.as_raw_nonzero(), "unmounted; its daemon has not ended yet");
+        if let Some(pid) = daemon {
+            wait_for_end(pid);
         }
         return Ok(ExitStatus::Done);
     }
@@ -45,16 +46,20 @@ fn daemon(mountpoint: &Path) -> Option<Pid> {
     Pid::from_raw(std::str::from_utf8(&value).ok()?.parse().ok()?)
 }
 
-/// Whether the process ended in time.
-fn wait_for_end(pid: Pid) -> bool {
-    let deadline = Instant::now() + PATIENCE;
+/// Waits until the daemon has ended: it commits first what was written last.
+fn wait_for_end(pid: Pid) {
+    let told = Instant::now() + QUIET;
+    let mut quiet = true;
     while !has_ended(pid) {
-        if Instant::now() >= deadline {
-            return false;
+        if quiet && Instant::now() >= told {
+            quiet = false;
+            tracing::warn!(
+                pid = pid.as_raw_nonzero(),
+                "unmounted; the daemon still commits what was written (interrupt to let it do so in the background)"
+            );
         }
         std::thread::sleep(POLL);
     }
-    true
 }
 
 fn has_ended(pid: Pid) -> bool {

@@ -1,7 +1,11 @@
 //! Promises of the staging area.
 
+mod area;
+mod faults;
 mod file;
+mod in_place;
 mod model;
+mod pace;
 
 use super::{Admission, StagedFile, StagingArea, StagingError, StagingLimits};
 use crate::base::ContentRange;

@@ -158,7 +158,8 @@ impl LiveVfs {
         let changed = self.namespace.change(|draft| {
             let mut inode = (*draft.node(node)?).clone();
             if attributes::virtual_name(&inode, name).is_some() {
-                return Err(VfsError::new(ErrorClass::Denied, "this attribute tells what is; it cannot be set").into());
+                // Somebody copies back what an earlier version listed: it says what is, whatever is set.
+                return Ok(());
             }
             match (mode, xattr(&inode.meta, name).is_some()) {
                 (XattrMode::Create, true) => {
@@ -167,7 +168,8 @@ impl LiveVfs {
                 (XattrMode::Replace, false) => return Err(no_attribute().into()),
                 _ => {}
             }
-            set_stored(&mut inode.meta, name, value)?;
+            let is_directory = matches!(inode.body, NodeBody::Directory);
+            set_stored(&mut inode.meta, is_directory, name, value)?;
             inode.meta.changed = draft.now();
             draft.put(inode);
             Ok(())
@@ -193,11 +195,14 @@ impl LiveVfs {
 fn drop_privileges(meta: &mut NodeMeta, is_directory: bool) {
     if !is_directory {
         meta.permissions = without_privileges(meta.permissions);
+        take_xattr(meta, CAPABILITY);
     }
-    take_xattr(meta, CAPABILITY);
 }
 
-fn set_stored(meta: &mut NodeMeta, name: &[u8], value: &[u8]) -> Result<(), Stop> {
+fn set_stored(meta: &mut NodeMeta, is_directory: bool, name: &[u8], value: &[u8]) -> Result<(), Stop> {
+    if name == acl::DEFAULT && !is_directory {
+        return Err(VfsError::new(ErrorClass::Denied, "only a directory has a default ACL").into());
+    }
     if name == acl::ACCESS || name == acl::DEFAULT {
         let list = Acl::parse(value).ok_or_else(|| error::invalid("this is not an ACL"))?;
         if name == acl::ACCESS {

@@ -60,8 +60,8 @@ impl LiveVfs {
             Some(staged) => {
                 let mut buffer = BUFFER.take();
                 buffer.resize(len as usize, 0);
-                self.read_staged(file.node(), staged, base, range, &mut buffer)?;
-                deliver(&buffer);
+                let read = self.read_staged(file.node(), staged, base, range, &mut buffer)?;
+                deliver(&buffer[..read.min(buffer.len())]);
                 if buffer.capacity() <= KEPT_BUFFER {
                     BUFFER.set(buffer);
                 }
@@ -70,7 +70,8 @@ impl LiveVfs {
         }
     }
 
-    /// Fills `buffer` with a range of a content that lies in staging over a base.
+    /// Fills `buffer` with a range of a content that lies in staging over a
+    /// base. Returns how many bytes there were.
     fn read_staged(
         &self,
         node: Node,
@@ -78,7 +79,7 @@ impl LiveVfs {
         base: Option<&Base>,
         range: ContentRange,
         buffer: &mut [u8],
-    ) -> VfsResult<()> {
+    ) -> VfsResult<usize> {
         let mut from_base = |range: ContentRange, buffer: &mut [u8]| -> VfsResult<()> {
             match base {
                 Some(base) => self.read_base(node, base, range, &mut |bytes| {
@@ -88,8 +89,7 @@ impl LiveVfs {
                 None => Err(VfsError::new(ErrorClass::Internal, "staged content without what it lies over")),
             }
         };
-        staged.read(range.start(), buffer, &mut from_base)?;
-        Ok(())
+        staged.read(range.start(), buffer, &mut from_base)
     }
 
     /// Reads a range of a committed content, verified.
@@ -173,7 +173,8 @@ impl LiveVfs {
         if let Some(handle) = handle {
             return self.truncate_file(&self.handle(handle)?.file, size);
         }
-        let how = blockframe_api::OpenHow { write: true, ..Default::default() };
+        // Not for writing alone, which would hand the file to the kernel.
+        let how = blockframe_api::OpenHow { read: true, write: true, truncate: false };
         let opened = self.open_file(node, how)?;
         let open = self.handle(opened.handle)?;
         let outcome = self.truncate_file(&open.file, size);

@@ -3,19 +3,24 @@
 use super::file::{Content, LiveFile};
 use crate::format::StagingId;
 use crate::namespace::{Later, Publications};
-use crate::staging::{Generation, StagedFile};
+use crate::staging::{Generation, StagedFile, StagingArea};
 use blockframe_api::Node;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// The registry. A file is in it while it has a handle or staged content.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::vfs) struct Files {
+    area: Arc<StagingArea>,
     nodes: RwLock<HashMap<Node, Arc<LiveFile>>>,
     staged: RwLock<HashMap<StagingId, (StagedFile, Arc<LiveFile>)>>,
 }
 
 impl Files {
+    pub(in crate::vfs) fn new(area: Arc<StagingArea>) -> Self {
+        Self { area, nodes: RwLock::default(), staged: RwLock::default() }
+    }
+
     fn nodes(&self) -> RwLockReadGuard<'_, HashMap<Node, Arc<LiveFile>>> {
         self.nodes.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -90,6 +95,11 @@ impl Files {
         })
     }
 
+    /// All of them, in no special order.
+    pub(in crate::vfs) fn all(&self) -> Vec<Arc<LiveFile>> {
+        self.nodes().values().cloned().collect()
+    }
+
     /// Files with staged content, in no special order; some that had it lately.
     pub(in crate::vfs) fn all_staged(&self) -> Vec<Arc<LiveFile>> {
         self.staged().values().map(|(_, file)| Arc::clone(file)).collect()
@@ -103,17 +113,17 @@ impl Files {
 
 impl Publications for Files {
     fn sync(&self, files: &[(StagingId, Generation)]) -> Vec<StagingId> {
-        let found: Vec<_> = {
+        let (staged, of): (Vec<_>, Vec<_>) = {
             let staged = self.staged();
-            files.iter().filter_map(|(id, _)| staged.get(id).cloned()).collect()
+            files.iter().filter_map(|(id, _)| staged.get(id).cloned()).unzip()
         };
         let mut failed = Vec::new();
-        for (staged, file) in found {
-            if let Err(error) = staged.sync() {
+        for (staged, error) in self.area.sync_all(&staged) {
+            failed.push(staged.id());
+            if let Some(file) = of.iter().find(|file| file.staged().is_some_and(|own| own.id() == staged.id())) {
                 let node = file.node().number();
                 tracing::error!(node, %error, "bytes that were written are lost: the staging disk failed");
                 file.times().lost.get_or_insert_with(|| error.to_string());
-                failed.push(staged.id());
             }
         }
         failed

@@ -12,6 +12,7 @@ pub(super) mod file;
 pub(super) mod files;
 mod names;
 mod open;
+mod outside;
 mod recover;
 pub(super) mod switch;
 
@@ -32,10 +33,12 @@ use blockframe_api::{
 };
 use file::LiveFile;
 use files::Files;
+use lru::LruCache;
 use std::collections::HashMap;
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
 /// A moment for ages and delays, which no clock's correction changes.
@@ -73,15 +76,22 @@ pub struct LiveVfs {
     pub(super) staging: Arc<StagingArea>,
     pub(super) files: Arc<Files>,
     pub(super) health: Arc<dyn HealthSource>,
-    reader: Reader,
+    pub(super) reader: Arc<Reader>,
     handles: RwLock<HashMap<u64, Arc<OpenLive>>>,
     next_handle: AtomicU64,
     space: Space,
-    load: Arc<LatencyGauge>,
+    pub(super) load: Arc<LatencyGauge>,
     kernel: OnceLock<Kernel>,
     drain: OnceLock<Arc<dyn Drain>>,
     sync_policy: SyncPolicy,
+    /// Counts changes of contents that the kernel has not seen.
+    foreign_changes: AtomicU64,
+    /// Up to which of them the kernel's pages of a node were right when it was opened last.
+    pages: Mutex<LruCache<Node, u64>>,
 }
+
+/// Nodes of whose pages in the kernel something is remembered.
+const PAGES: NonZeroUsize = NonZeroUsize::new(64 * 1024).unwrap();
 
 /// One open file.
 pub(super) struct OpenLive {
@@ -110,7 +120,7 @@ impl LiveVfs {
         limits: VfsLimits,
         sync_policy: SyncPolicy,
     ) -> VfsResult<Self> {
-        let files = Arc::new(Files::default());
+        let files = Arc::new(Files::new(Arc::clone(&staging)));
         let clock = Arc::clone(archive.clock());
         let namespace =
             Namespace::open(catalog, clock, Arc::clone(&files) as _).map_err(|error| error::of_namespace(&error))?;
@@ -120,7 +130,7 @@ impl LiveVfs {
             staging,
             files,
             health,
-            reader: Reader::new(limits.cache, limits.read_ahead),
+            reader: Arc::new(Reader::new(limits.cache, limits.read_ahead)),
             handles: RwLock::default(),
             next_handle: AtomicU64::new(1),
             space: Space::default(),
@@ -128,6 +138,8 @@ impl LiveVfs {
             kernel: OnceLock::new(),
             drain: OnceLock::new(),
             sync_policy,
+            foreign_changes: AtomicU64::new(0),
+            pages: Mutex::new(LruCache::new(PAGES)),
         };
         vfs.take_up()?;
         Ok(vfs)
@@ -138,7 +150,7 @@ impl LiveVfs {
         let _ = self.drain.set(drain);
     }
 
-    /// How long reads take: what works in the background slows down by it.
+    /// How long reads and writes take: what works in the background slows down by it.
     pub fn load(&self) -> &Arc<LatencyGauge> {
         &self.load
     }
@@ -354,7 +366,9 @@ impl Vfs for LiveVfs {
 
     fn write(&self, handle: Handle, offset: u64, data: &[u8], kill_privileges: bool) -> VfsResult<()> {
         let open = self.handle(handle)?;
+        let began = moment();
         self.write_file(&open.file, offset, data)?;
+        self.load.record(began.elapsed());
         if kill_privileges {
             self.kill_privileges(open.file.node())?;
         }

@@ -237,18 +237,21 @@ impl LiveVfs {
             directory(draft, to.0)?;
             let node = draft.child(from.0, from.1)?.ok_or_else(|| Stop::from(error::no_name()))?;
             let standing = draft.child(to.0, to.1)?;
-            refuse_cycle(draft, node, to.0)?;
-            let gone = match (standing, mode) {
+            match (standing, mode) {
                 (Some(_), RenameMode::NoReplace) => return Err(exists()),
                 (None, RenameMode::Exchange) => return Err(error::no_name().into()),
                 // Two names of one file: POSIX lets both stay.
-                (Some(other), RenameMode::Replace) if other == node => return Ok(None),
+                (Some(other), _) if other == node => return Ok(None),
+                _ => {}
+            }
+            refuse_cycle(draft, node, to.0)?;
+            let gone = match (standing, mode) {
                 (Some(other), RenameMode::Exchange) => {
                     refuse_cycle(draft, other, from.0)?;
                     exchange(draft, from, node, to, other)?;
                     None
                 }
-                (Some(other), RenameMode::Replace) => {
+                (Some(other), _) => {
                     check_replaceable(draft, node, other)?;
                     let removed = unname(draft, to.0, to.1, other)?;
                     relocate(draft, from, to, node)?;

@@ -102,10 +102,20 @@ impl LiveVfs {
 
     fn opened(&self, file: Arc<LiveFile>, how: OpenHow, backing: Option<Arc<File>>) -> OpenedFile {
         let number = self.next_handle.fetch_add(1, Ordering::Relaxed);
+        let cache = self.cache_policy(file.node());
         let open = Arc::new(OpenLive { file, how, told: AtomicBool::new(false) });
         self.handles.write().unwrap_or_else(PoisonError::into_inner).insert(number, open);
-        // All changes come through this kernel, or it is told of them.
-        OpenedFile { handle: Handle::new(number), cache: CachePolicy::Keep, backing }
+        OpenedFile { handle: Handle::new(number), cache, backing }
+    }
+
+    /// The kernel's pages of a node are right as long as all changes come
+    /// through the kernel.
+    fn cache_policy(&self, node: Node) -> CachePolicy {
+        let foreign = self.foreign_changes.load(Ordering::Acquire);
+        match crate::vfs::lock(&self.pages).put(node, foreign) {
+            Some(seen) if seen == foreign => CachePolicy::Keep,
+            _ => CachePolicy::Refresh,
+        }
     }
 
     /// The staging file that takes writes; made when there is none.
@@ -171,17 +181,17 @@ impl LiveVfs {
 
     pub(super) fn release_file(&self, open: &OpenLive) {
         let file = &open.file;
+        // What the kernel writes by itself is published when it lets go of the file, below.
+        let in_place = file.times().in_place.is_some();
         if open.how.write
+            && !in_place
             && let Err(error) = self.publish(file)
         {
             tracing::error!(file = self.path(file.node()), %error, "what was written cannot be kept");
         }
         let (handles, writers) = self.files.release(file, open.how.write);
-        if handles == 0
-            && let Some(staged) = file.staged()
-            && staged.is_passthrough()
-        {
-            self.end_passthrough(file, &staged);
+        if handles == 0 {
+            self.end_passthrough(file);
         }
         let unnamed = match self.namespace.close(file.node()) {
             Ok(unnamed) => unnamed,
@@ -200,19 +210,29 @@ impl LiveVfs {
         }
     }
 
-    fn end_passthrough(&self, file: &Arc<LiveFile>, staged: &StagedFile) {
-        match staged.end_passthrough() {
-            Ok(found) => {
-                let mut times = file.times();
-                if let Some(found) = &found {
-                    times.found_in_place(found);
-                }
-                times.in_place = None;
-            }
-            Err(error) => {
-                tracing::error!(file = self.path(file.node()), %error, "a file's staged content cannot be read");
-                file.times().lost.get_or_insert_with(|| error.to_string());
+    /// The kernel has let go of the file, unless it was opened again.
+    fn end_passthrough(&self, file: &Arc<LiveFile>) {
+        {
+            // An open counts its handle first, and looks for the backing file under this lock.
+            let content = file.content_mut();
+            let Some(staged) = content.staged.as_ref().filter(|staged| staged.is_passthrough()) else { return };
+            if file.times().handles > 0 {
                 return;
+            }
+            let ended = staged.end_passthrough();
+            let mut times = file.times();
+            match ended {
+                Ok(found) => {
+                    if let Some(found) = &found {
+                        times.found_in_place(found);
+                    }
+                    times.in_place = None;
+                }
+                Err(error) => {
+                    tracing::error!(node = file.node().number(), %error, "a file's staged content cannot be read");
+                    times.lost.get_or_insert_with(|| error.to_string());
+                    return;
+                }
             }
         }
         // A mapping may have written after the last close of a descriptor.

@@ -30,6 +30,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use worker::Worker;
 
+/// Priority of the write-back, as nice(1) counts.
+const NICE: i32 = 10;
+/// Least time between two rounds that nobody waits for.
+const BETWEEN_ROUNDS: Duration = Duration::from_millis(500);
+
 /// When files are committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WritebackOptions {
@@ -242,11 +247,16 @@ fn is_below(path: &EntryPath, below: &EntryPath) -> bool {
 }
 
 fn run(vfs: &Weak<LiveVfs>, desk: &Desk, mut worker: Worker, options: WritebackOptions) {
+    // Threads that it starts have the same priority: programs that use the mount go first.
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        tracing::debug!(%error, "the write-back keeps its priority");
+    }
     // What an earlier process left is due.
     let mut due = Some(moment() + options.delay);
     while let Some(task) = desk.next(due, options.delay) {
         let Some(vfs) = vfs.upgrade() else { break };
-        due = worker.round(&vfs, &task);
+        // Every round looks at all that is staged: not for each file that is due.
+        due = worker.round(&vfs, &task).map(|at| at.max(moment() + BETWEEN_ROUNDS.min(options.delay)));
         // Not the last who holds it, if that can be helped: whoever unmounts waits for its end.
         drop(vfs);
         desk.round_is_over();

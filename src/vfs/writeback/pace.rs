@@ -92,9 +92,9 @@ mod tests {
         assert_eq!(look(None), Duration::ZERO);
         assert_eq!(look(Some(Duration::from_micros(100))), Duration::ZERO, "fast reads need no rest");
         assert_eq!(look(Some(Duration::from_millis(50))), REST.0);
-        for _ in 0..20 {
+        (0..20).for_each(|_| {
             look(Some(Duration::from_millis(50)));
-        }
+        });
         assert_eq!(look(Some(Duration::from_millis(50))), REST.1, "it never rests for ever");
         assert_eq!(look(Some(Duration::from_micros(100))), REST.1 / 2);
         assert_eq!(look(None), Duration::ZERO, "nobody reads any more");

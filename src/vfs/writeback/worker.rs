@@ -234,8 +234,9 @@ impl Worker {
         self.settle(vfs);
         let Subject { origin, source, entry, .. } = subject;
         let content = source.content(NO_HASH);
-        let may_be_stored =
-            vfs.namespace.catalog().has_size(content.size).map_err(|error| error::of_catalog(&error))?;
+        // Of an edited file little is read; its hash alone would need all of it.
+        let may_be_stored = source.difference().is_none()
+            && vfs.namespace.catalog().has_size(content.size).map_err(|error| error::of_catalog(&error))?;
         if may_be_stored {
             let hash = source.hash(&|| self.desk.go_on())?;
             if self.stored(vfs, &hash, content.size)? {

@@ -9,6 +9,8 @@ mod acl;
 mod content;
 mod names;
 mod operations;
+#[cfg(test)]
+mod tests;
 
 use crate::{
     Attributes, CachePolicy, Caller, ErrorClass, Handle, Kernel, NamePolicy, Node, NodeKind, Timestamp, VfsError,
@@ -202,7 +204,9 @@ impl Inode {
     /// bits mean something else.
     fn kill_privileges(&mut self) {
         if !self.is_directory() {
-            self.permissions &= !(SET_USER | SET_GROUP);
+            // Without the group's execute bit, set-group-id gives no privilege.
+            let group = if self.permissions & 0o010 != 0 { SET_GROUP } else { 0 };
+            self.permissions &= !(SET_USER | group);
             self.attributes.remove(&b"security.capability"[..]);
         }
     }

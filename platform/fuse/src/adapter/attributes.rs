@@ -1,11 +1,17 @@
 //! Attributes, times and extended attributes, in both directions.
 
 use blockframe_api::{AttributeChange, Attributes, NodeKind, TimeChange, Timestamp, XattrMode};
-use fuser::{Errno, FileAttr, FileType, INodeNo, ReplyXattr, TimeOrNow};
+use fuser::{Errno, FileAttr, FileType, INodeNo, ReplyXattr, Request, TimeOrNow};
+use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Permission bits of a mode.
 const PERMISSIONS: u32 = 0o7777;
+
+/// Set-group-id.
+pub(super) const SET_GROUP: u16 = 0o2000;
+/// The attribute that holds the access control list.
+pub(super) const ACCESS_LIST: &[u8] = b"system.posix_acl_access";
 
 /// The permission bits of a mode, without the type.
 pub(super) fn permissions(mode: u32) -> u16 {
@@ -38,8 +44,10 @@ fn timestamp(time: SystemTime) -> Timestamp {
         Ok(distance) => (false, distance),
         Err(before) => (true, before.duration()),
     };
-    let seconds = i64::try_from(distance.as_secs()).unwrap_or(i64::MAX);
-    Timestamp { seconds: if negative { -seconds } else { seconds }, nanoseconds: distance.subsec_nanos() }
+    let whole = distance.as_secs();
+    // The kernel's earliest second is one further from 1970 than its latest.
+    let seconds = if negative { 0i64.saturating_sub_unsigned(whole) } else { 0i64.saturating_add_unsigned(whole) };
+    Timestamp { seconds, nanoseconds: distance.subsec_nanos() }
 }
 
 fn time_change(time: TimeOrNow) -> TimeChange {
@@ -134,6 +142,21 @@ pub(super) fn reply_xattr(value: &[u8], room: u32, reply: ReplyXattr) {
     }
 }
 
+/// Whether who asks is in a group. The request names one group; the others
+/// are where the kernel shows them. Who cannot be asked is not in it.
+pub(super) fn in_group(request: &Request, group: u32) -> bool {
+    if request.gid() == group {
+        return true;
+    }
+    let status = fs::read_to_string(format!("/proc/{}/status", request.pid())).unwrap_or_default();
+    is_listed(&status, group)
+}
+
+fn is_listed(status: &str, group: u32) -> bool {
+    let groups = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap_or_default();
+    groups.split_whitespace().any(|number| number.parse() == Ok(group))
+}
+
 /// The flags of `setxattr`.
 pub(super) fn xattr_mode(flags: i32) -> Option<XattrMode> {
     match flags {
@@ -156,6 +179,13 @@ mod tests {
         // What the library makes of the kernel's (-2, 250_000_000).
         let received = UNIX_EPOCH - Duration::new(2, 250_000_000);
         assert_eq!(timestamp(received), Timestamp { seconds: -2, nanoseconds: 250_000_000 });
+    }
+
+    #[test]
+    fn supplementary_groups_are_read_from_the_status() {
+        let status = "Name:\tsh\nGid:\t7\t7\t7\t7\nGroups:\t4 24 1000 \nNStgid:\t9\n";
+        assert!(is_listed(status, 1000) && is_listed(status, 4));
+        assert!(!is_listed(status, 100) && !is_listed(status, 7) && !is_listed("", 0));
     }
 
     #[test]

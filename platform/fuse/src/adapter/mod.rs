@@ -10,8 +10,10 @@ pub(crate) use kernel::Connection;
 use crate::directory::Marks;
 use crate::errno::translate;
 use crate::options::MountOptions;
-use attributes::{Wanted, file_attr, file_type, no_entry, permissions, reply_xattr, xattr_mode};
-use blockframe_api::{Attributes, ErrorClass, Handle, NewNode, Node, Vfs, VfsResult};
+use attributes::{
+    ACCESS_LIST, SET_GROUP, Wanted, file_attr, file_type, in_group, no_entry, permissions, reply_xattr, xattr_mode,
+};
+use blockframe_api::{AttributeChange, Attributes, ErrorClass, Handle, NewNode, Node, Vfs, VfsResult};
 use files::{OpenFiles, allocate_mode, fopen_flags, open_how};
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, Filesystem, FopenFlags, Generation,
@@ -78,6 +80,21 @@ impl Adapter {
         } else {
             let _ = config.set_max_stack_depth(0);
         }
+    }
+
+    /// Who sets an access list and is not in the file's group takes its
+    /// set-group-id bit away. The kernel would say so
+    /// (`FUSE_SETXATTR_ACL_KILL_SGID`), were the library able to hear it.
+    fn kill_set_group(&self, request: &Request, node: Node) -> VfsResult<()> {
+        if request.uid() == 0 {
+            return Ok(());
+        }
+        let Attributes { permissions, group, .. } = self.vfs.attributes(node)?;
+        if permissions & SET_GROUP == 0 || in_group(request, group) {
+            return Ok(());
+        }
+        let change = AttributeChange { permissions: Some(permissions & !SET_GROUP), ..Default::default() };
+        self.vfs.set_attributes(caller(request, 0), node, None, &change).map(drop)
     }
 
     fn answer_entry(&self, operation: &'static str, node: u64, made: VfsResult<Attributes>, reply: ReplyEntry) {
@@ -522,7 +539,7 @@ impl Filesystem for Adapter {
 
     fn setxattr(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -531,7 +548,10 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let Some(mode) = xattr_mode(flags) else { return reply.error(Errno::EINVAL) };
-        answer("setxattr", ino.0, self.vfs.set_extended_attribute(node(ino), name.as_bytes(), value, mode), reply);
+        let name = name.as_bytes();
+        let killed = if name == ACCESS_LIST { self.kill_set_group(request, node(ino)) } else { Ok(()) };
+        let set = killed.and_then(|()| self.vfs.set_extended_attribute(node(ino), name, value, mode));
+        answer("setxattr", ino.0, set, reply);
     }
 
     fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {

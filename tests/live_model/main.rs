@@ -1,0 +1,68 @@
+//! The filesystem that can be written against one so simple that it is
+//! obviously right: whatever is done with both, the same is seen in both.
+//!
+//! Rows of operations come from a seed, which every failure prints together
+//! with the shortest row that fails; `BLOCKFRAME_SEED=N` runs that one alone,
+//! `BLOCKFRAME_CASES=N` runs more of them.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+#[path = "../kit/mod.rs"]
+mod kit;
+mod mounted;
+mod ops;
+mod world;
+
+use ops::{Dice, Op, shrunk};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use world::Mode;
+
+/// Rows of a quick run.
+const CASES: u64 = 70;
+/// And of those with real mounts.
+const MOUNTED_CASES: u64 = 8;
+/// Operations of a row.
+const LENGTH: usize = 120;
+
+/// Runs a row; a panic is a failure like any other.
+fn failure(row: &[Op], run: impl Fn(&[Op]) -> anyhow::Result<()>) -> Option<String> {
+    match catch_unwind(AssertUnwindSafe(|| run(row))) {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(format!("{error:#}")),
+        Err(_) => Some("a panic".into()),
+    }
+}
+
+fn cases(quick: u64, length: usize, run: impl Fn(u64, &[Op]) -> anyhow::Result<()>) {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let seeds = match number("BLOCKFRAME_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("BLOCKFRAME_CASES").unwrap_or(quick),
+    };
+    for seed in seeds {
+        let row = Dice::new(seed).row(length);
+        let fails = |row: &[Op]| failure(row, |row| run(seed, row));
+        if let Some(first) = fails(&row) {
+            println!("BLOCKFRAME_SEED={seed}: {first}");
+            let short = shrunk(row, |row| fails(row).is_some());
+            let why = fails(&short);
+            let lines: Vec<String> = short.iter().map(|op| format!("    Op::{op:?},")).collect();
+            panic!("BLOCKFRAME_SEED={seed}: {}\n{}", why.unwrap_or(first), lines.join("\n"));
+        }
+    }
+}
+
+#[test]
+fn whatever_is_done_the_model_shows_the_same() {
+    cases(CASES, LENGTH, |seed, row| {
+        let mode = Mode { far: seed % 4 == 0, eager: seed % 4 == 1, passthrough: seed % 4 == 3 };
+        world::run(row, mode)
+    });
+}
+
+#[test]
+fn whatever_is_done_with_a_mount_looks_as_in_a_plain_directory() {
+    if kit::program::can_mount() && rustix::process::geteuid().is_root() {
+        cases(MOUNTED_CASES, LENGTH, |seed, row| mounted::run(row, seed % 2 == 1));
+    }
+}
