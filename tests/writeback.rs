@@ -317,11 +317,11 @@ fn room_in_staging_is_given_back() {
     }
     assert!(scene.vfs.staging().usage().bytes >= 140_000);
     scene.drain();
-    // What a change lets go is let go before the next group is written.
     scene.vfs.namespace().flush().unwrap();
-    scene.write("another", b"bytes");
-    scene.vfs.namespace().flush().unwrap();
-    assert!(scene.vfs.staging().usage().bytes <= 4096, "{:?}", scene.vfs.staging().usage());
+    // The thread that wrote the change gives back what it let go, a moment later.
+    while scene.vfs.staging().usage().bytes > 0 {
+        std::thread::yield_now();
+    }
 }
 
 #[test]
