@@ -73,34 +73,117 @@ pub struct Change {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
-    Create { at: At, permissions: u16, umask: u16, how: How },
-    Make { at: At, permissions: u16, umask: u16, kind: Kind },
-    Open { at: At, how: How },
-    Release { file: usize },
-    Read { file: usize, offset: u64, length: u32 },
-    Write { file: usize, offset: u64, length: usize, seed: u8, kill: bool },
+    Create {
+        at: At,
+        permissions: u16,
+        umask: u16,
+        how: How,
+    },
+    Make {
+        at: At,
+        permissions: u16,
+        umask: u16,
+        kind: Kind,
+    },
+    Open {
+        at: At,
+        how: How,
+    },
+    Release {
+        file: usize,
+    },
+    Read {
+        file: usize,
+        offset: u64,
+        length: u32,
+    },
+    Write {
+        file: usize,
+        offset: u64,
+        length: usize,
+        seed: u8,
+        kill: bool,
+    },
     /// Eight bytes each.
-    Scatter { file: usize, offset: u64, pieces: u64, stride: u64 },
-    Allocate { file: usize, offset: u64, length: u64, mode: AllocateMode },
-    CopyRange { from: usize, from_offset: u64, to: usize, to_offset: u64, length: u64 },
-    Seek { file: usize, offset: u64, data: bool },
-    Flush { file: usize },
-    Sync { file: usize },
+    Scatter {
+        file: usize,
+        offset: u64,
+        pieces: u64,
+        stride: u64,
+    },
+    Allocate {
+        file: usize,
+        offset: u64,
+        length: u64,
+        mode: AllocateMode,
+    },
+    CopyRange {
+        from: usize,
+        from_offset: u64,
+        to: usize,
+        to_offset: u64,
+        length: u64,
+    },
+    Seek {
+        file: usize,
+        offset: u64,
+        data: bool,
+    },
+    Flush {
+        file: usize,
+    },
+    Sync {
+        file: usize,
+    },
     SyncDirectory,
     SyncAll,
-    Rename { from: At, to: At, mode: RenameMode },
-    Link { from: At, to: At },
-    Unlink { at: At },
-    RemoveDirectory { at: At },
+    Rename {
+        from: At,
+        to: At,
+        mode: RenameMode,
+    },
+    Link {
+        from: At,
+        to: At,
+    },
+    Unlink {
+        at: At,
+    },
+    RemoveDirectory {
+        at: At,
+    },
     /// What a command of the program removes.
-    RemovePath { at: At, recursive: bool },
-    Set { on: On, change: Change },
-    SetXattr { on: On, name: usize, value: Value, mode: XattrMode },
-    GetXattr { on: On, name: usize },
-    RemoveXattr { on: On, name: usize },
-    List { directory: usize, after: usize, most: usize },
+    RemovePath {
+        at: At,
+        recursive: bool,
+    },
+    Set {
+        on: On,
+        change: Change,
+    },
+    SetXattr {
+        on: On,
+        name: usize,
+        value: Value,
+        mode: XattrMode,
+    },
+    GetXattr {
+        on: On,
+        name: usize,
+    },
+    RemoveXattr {
+        on: On,
+        name: usize,
+    },
+    List {
+        directory: usize,
+        after: usize,
+        most: usize,
+    },
     /// In a directory that was removed.
-    InRemoved { name: usize },
+    InRemoved {
+        name: usize,
+    },
     /// The catalog's database gets everything.
     FlushNames,
     /// What is staged becomes objects.
@@ -111,7 +194,9 @@ pub enum Op {
     Abandon,
     /// Everything that can be seen is compared.
     Compare,
-    Tick { nanoseconds: u64 },
+    Tick {
+        nanoseconds: u64,
+    },
 }
 
 impl Op {
@@ -207,7 +292,11 @@ impl Dice {
     }
 
     fn time(&mut self) -> Time {
-        if self.one_in(3) { Time::Now } else { Time::To(self.below(4_000_000_000) as i64 - 9, self.below(1_000_000_000) as u32) }
+        if self.one_in(3) {
+            Time::Now
+        } else {
+            Time::To(self.below(4_000_000_000) as i64 - 9, self.below(1_000_000_000) as u32)
+        }
     }
 
     fn change(&mut self) -> Change {
@@ -299,8 +388,19 @@ impl Dice {
             let how = self.how();
             return Op::Create { at, permissions, umask, how };
         }
-        let kind =
-            self.of(&[File, File, Directory, Directory, Directory, Directory, Symlink, Fifo, Socket, CharDevice, BlockDevice]);
+        let kind = self.of(&[
+            File,
+            File,
+            Directory,
+            Directory,
+            Directory,
+            Directory,
+            Symlink,
+            Fifo,
+            Socket,
+            CharDevice,
+            BlockDevice,
+        ]);
         Op::Make { at, permissions, umask, kind }
     }
 

@@ -13,8 +13,8 @@ use blockframe::store::MemoryStore;
 use blockframe::vfs::{LiveVfs, SyncPolicy, VfsLimits, Writeback, WritebackOptions};
 use blockframe_api::memory::MemoryVfs;
 use blockframe_api::{
-    AttributeChange, Attributes, Caller, ErrorClass, Handle, Kernel, KernelCache, NewNode, Node,
-    NodeKind, OpenHow, OpenedFile, RenameMode, TimeChange, Timestamp, Vfs, VfsResult,
+    AttributeChange, Attributes, Caller, ErrorClass, Handle, Kernel, KernelCache, NewNode, Node, NodeKind, OpenHow,
+    OpenedFile, RenameMode, TimeChange, Timestamp, Vfs, VfsResult,
 };
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
@@ -404,7 +404,8 @@ impl World {
     /// Kernels ask for names in directories only.
     fn directory(&mut self, at: At) -> Result<Option<Pair>> {
         let found = self.find(DIRECTORIES[at.0])?;
-        Ok(found.filter(|pair| self.memory.attributes(pair.memory).is_ok_and(|found| found.kind == NodeKind::Directory)))
+        Ok(found
+            .filter(|pair| self.memory.attributes(pair.memory).is_ok_and(|found| found.kind == NodeKind::Directory)))
     }
 
     fn at(&mut self, at: At) -> Result<Option<Pair>> {
@@ -507,7 +508,9 @@ impl World {
                 let found = read(self.live(), live, at, length).with_context(|| format!("{length} bytes at {at}"))?;
                 let expected = read(&self.memory, memory, at, length)?;
                 ensure!(found.len() == expected.len(), "{} bytes at {at} of {size}", found.len());
-                if let Some(wrong) = (0..found.len()).find(|&index| found[index] != expected[index]) {
+                if found != expected
+                    && let Some(wrong) = (0..found.len()).find(|&index| found[index] != expected[index])
+                {
                     let (is, should) = (found[wrong], expected[wrong]);
                     bail!("byte {} of {size} is {is} instead of {should}", at + wrong as u64);
                 }
@@ -575,7 +578,12 @@ impl World {
         let op = if self.mode.far { op } else { op.nearer(NEAR) };
         match op {
             Op::Create { .. } | Op::Make { .. } | Op::Open { .. } => self.step_make(op)?,
-            Op::Read { .. } | Op::Write { .. } | Op::Scatter { .. } | Op::Allocate { .. } | Op::CopyRange { .. } | Op::Seek { .. } => {
+            Op::Read { .. }
+            | Op::Write { .. }
+            | Op::Scatter { .. }
+            | Op::Allocate { .. }
+            | Op::CopyRange { .. }
+            | Op::Seek { .. } => {
                 self.step_bytes(op)?;
             }
             Op::Rename { .. } | Op::Link { .. } | Op::Unlink { .. } | Op::RemoveDirectory { .. } => {
@@ -734,7 +742,10 @@ impl World {
                 let (start, end) = (start.max(offset), end.min(found));
                 if start < end {
                     let bytes = read(&self.memory, open.memory, start, (end - start) as u32)?;
-                    ensure!(bytes.iter().all(|&byte| byte == 0), "data from {offset}: passes over bytes before {found}");
+                    ensure!(
+                        bytes.iter().all(|&byte| byte == 0),
+                        "data from {offset}: passes over bytes before {found}"
+                    );
                 }
             }
         } else if found < size {
