@@ -13,7 +13,8 @@ mod mounted;
 mod ops;
 mod world;
 
-use ops::{Dice, Op, shrunk};
+use blockframe_api::{RenameMode, XattrMode};
+use ops::{At, Change, Dice, Kind, On, Op, Value, shrunk};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use world::Mode;
 
@@ -65,4 +66,41 @@ fn whatever_is_done_with_a_mount_looks_as_in_a_plain_directory() {
     if kit::program::can_mount() && rustix::process::geteuid().is_root() {
         cases(MOUNTED_CASES, LENGTH, |seed, row| mounted::run(row, seed % 2 == 1));
     }
+}
+
+/// Rows that once failed.
+fn holds(mode: Mode, row: &[Op]) {
+    if let Some(why) = failure(row, |row| world::run(row, mode)) {
+        panic!("{why}");
+    }
+}
+
+#[test]
+fn only_a_directory_takes_a_default_access_list() {
+    let value = Value::Long([3, 2, 4, 4, 2]);
+    let set = |on| Op::SetXattr { on: On::Name(on), name: 4, value, mode: XattrMode::Set };
+    holds(Mode::default(), &[set(At(0, 1)), set(At(0, 3)), Op::Compare]);
+}
+
+#[test]
+fn a_rename_that_must_not_replace_says_first_that_the_name_exists() {
+    // A directory into itself, and two names of one file.
+    let rename = |from, to| Op::Rename { from, to, mode: RenameMode::NoReplace };
+    holds(Mode::default(), &[rename(At(0, 3), At(1, 5)), rename(At(0, 1), At(1, 1))]);
+}
+
+#[test]
+fn a_new_owner_leaves_a_directorys_capabilities() {
+    let on = On::Name(At(0, 3));
+    let change = Change { user: Some(5), kill_privileges: true, ..Change::default() };
+    let set = Op::SetXattr { on, name: 2, value: Value::Bytes(20), mode: XattrMode::Set };
+    holds(Mode::default(), &[set, Op::Set { on, change }, Op::Compare]);
+}
+
+#[test]
+fn a_length_set_by_path_does_not_hand_the_file_to_the_kernel() {
+    let at = At(0, 4);
+    let change = Change { size: Some(1_538_525), ..Change::default() };
+    let make = Op::Make { at, permissions: 0o104, umask: 0, kind: Kind::File };
+    holds(Mode { passthrough: true, ..Mode::default() }, &[make, Op::Set { on: On::Name(at), change }]);
 }

@@ -117,6 +117,9 @@ fn same(mount: &Path, plain: &Path) -> Result<()> {
 
 fn same_bytes(found: &[u8], expected: &[u8]) -> Result<()> {
     ensure!(found.len() == expected.len(), "{} bytes instead of {}", found.len(), expected.len());
+    if found == expected {
+        return Ok(());
+    }
     if let Some(at) = (0..found.len()).find(|&at| found[at] != expected[at]) {
         bail!("byte {at} of {} is {} instead of {}", found.len(), found[at], expected[at]);
     }

@@ -508,7 +508,9 @@ impl World {
                 let found = read(self.live(), live, at, length).with_context(|| format!("{length} bytes at {at}"))?;
                 let expected = read(&self.memory, memory, at, length)?;
                 ensure!(found.len() == expected.len(), "{} bytes at {at} of {size}", found.len());
-                if let Some(wrong) = (0..found.len()).find(|&index| found[index] != expected[index]) {
+                if found != expected
+                    && let Some(wrong) = (0..found.len()).find(|&index| found[index] != expected[index])
+                {
                     let (is, should) = (found[wrong], expected[wrong]);
                     bail!("byte {} of {size} is {is} instead of {should}", at + wrong as u64);
                 }
