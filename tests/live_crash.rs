@@ -80,7 +80,7 @@ fn bytes_of(version: u64, from: usize, blocks: usize) -> Vec<u8> {
 
 /// The versions of a file's blocks, or how it is no file of ours.
 fn blocks_of(bytes: &[u8]) -> Result<Blocks, String> {
-    if bytes.len() % BLOCK != 0 {
+    if !bytes.len().is_multiple_of(BLOCK) {
         return Err(format!("{} bytes", bytes.len()));
     }
     let mut blocks = Vec::with_capacity(bytes.len() / BLOCK);

@@ -104,3 +104,14 @@ fn a_length_set_by_path_does_not_hand_the_file_to_the_kernel() {
     let make = Op::Make { at, permissions: 0o104, umask: 0, kind: Kind::File };
     holds(Mode { passthrough: true, ..Mode::default() }, &[make, Op::Set { on: On::Name(at), change }]);
 }
+
+#[test]
+fn an_access_list_that_is_not_there_can_be_removed() {
+    let row = [3, 4].map(|name| Op::RemoveXattr { on: On::Name(At(0, 1)), name });
+    holds(Mode::default(), &row);
+    let attribute = Op::RemoveXattr { on: On::Name(At(0, 1)), name: 0 };
+    holds(Mode::default(), &[attribute]);
+    if kit::program::can_mount() && rustix::process::geteuid().is_root() {
+        mounted::run(&row, false).unwrap();
+    }
+}

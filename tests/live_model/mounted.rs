@@ -305,7 +305,8 @@ impl Sides {
     }
 
     pub fn step(&mut self, op: Op) -> Result<()> {
-        match op.nearer(FAR) {
+        let op = op.nearer(FAR);
+        match op {
             Op::Create { at, permissions, how, .. } => {
                 let (mount, plain) = self.paths(at);
                 let how = How { write: true, truncate: false, ..how };

@@ -220,7 +220,8 @@ pub trait Vfs: Send + Sync + 'static {
         read_only()
     }
 
-    /// Removes an extended attribute. Error: `NoAttribute`.
+    /// Removes an extended attribute. Error: `NoAttribute`, but for an ACL
+    /// that is not there, which counts as removed.
     fn remove_extended_attribute(&self, node: Node, name: &[u8]) -> VfsResult<()> {
         let _ = (node, name);
         read_only()
