@@ -112,15 +112,19 @@ impl Quota {
         freeing: &dyn Fn() -> bool,
         wait: &dyn Admission,
     ) -> StagingResult<()> {
-        let full = loop {
+        loop {
             // Asked first: what was given back before is seen below.
             let freeing = freeing();
             if self.has_room(bytes, ask)? {
-                break false;
+                break;
             }
             // With nothing in staging there is nothing that could get less.
             if !freeing && (self.used() == 0 || !wait.can_drain()) {
-                break true;
+                // A file longer than the quota cannot be committed before it is closed.
+                return match self.used() > 0 && self.has_room_beyond(bytes, ask)? {
+                    true => Ok(()),
+                    false => Err(StagingError::NoRoom { used: self.used(), quota: self.limits.quota }),
+                };
             }
             let mut waiting = self.waiting();
             // Looked at once more under the lock: what was released since the first look would wake nobody.
@@ -129,11 +133,11 @@ impl Quota {
                 waiting = self.released.wait_timeout(waiting, POLL).unwrap_or_else(PoisonError::into_inner).0;
                 *waiting -= 1;
             }
-        };
-        if full {
-            return Err(StagingError::NoRoom { used: self.used(), quota: self.limits.quota });
         }
-        if let Some(delay) = self.delay(bytes) {
+        // Where nothing drains, being slow would not help.
+        if let Some(delay) = self.delay(bytes)
+            && wait.can_drain()
+        {
             wait.pause(delay);
         }
         Ok(())
@@ -156,6 +160,13 @@ impl Quota {
             free.admitted += bytes;
         }
         Ok(room)
+    }
+
+    /// Whether more than the quota may be in staging because the disk has room
+    /// for it twice: staged, and committed with its parity.
+    fn has_room_beyond(&self, bytes: u64, ask: &dyn Fn() -> StagingResult<u64>) -> StagingResult<bool> {
+        let committed = self.used().saturating_add(self.used() / 4);
+        Ok(ask()? >= self.limits.reserve.saturating_add(bytes).saturating_add(committed))
     }
 
     /// Below half of the quota none; from there the rate falls towards zero at the quota.

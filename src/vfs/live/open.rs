@@ -88,6 +88,11 @@ impl LiveVfs {
         if !wanted || !self.kernel.get().is_some_and(|kernel| kernel.passthrough) {
             return Ok(None);
         }
+        // The kernel's writing cannot be slowed down.
+        let usage = self.staging.usage();
+        if usage.bytes > usage.quota / 2 {
+            return Ok(None);
+        }
         let is_new = match &content.staged {
             Some(staged) => staged.size() == 0,
             None => content.base.as_ref().is_some_and(|base| base.content.size == 0),
