@@ -296,7 +296,7 @@ fn wait_for_the_last_daemon(directory: &Path, catalog: &Catalog) -> CliResult<()
         match catalog.writer() {
             Ok(_) => return Ok(()),
             Err(error @ CatalogError::Locked { .. }) => {
-                writes::refuse_while_mounted(directory, "the archive can be mounted once only, not again")?;
+                writes::refuse_while_mounted(directory, "a second mount is not possible")?;
                 if began.elapsed() > PATIENCE {
                     return Err(error.into());
                 }

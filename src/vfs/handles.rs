@@ -2,9 +2,9 @@
 //! whatever is committed meanwhile.
 
 use super::error::invalid;
-use super::read_ahead::Stream;
+use super::live::file::{Source, open_source};
 use super::reader::Reader;
-use crate::archive::{Archive, ArchiveError, ArchiveResult, Object};
+use crate::archive::{Archive, ArchiveError, ArchiveResult};
 use crate::base::ContentRange;
 use crate::catalog::ContentPlace;
 use crate::format::FileContent;
@@ -29,13 +29,6 @@ pub(super) struct OpenFile {
     place: Option<ContentPlace>,
     cache: CachePolicy,
     source: OnceLock<Source>,
-}
-
-/// Where an open file's bytes come from.
-#[derive(Debug)]
-pub(super) struct Source {
-    pub(super) object: Arc<Object>,
-    pub(super) stream: Arc<Stream>,
 }
 
 impl Handles {
@@ -88,15 +81,7 @@ impl OpenFile {
             return Ok(source);
         }
         let place = self.place.as_ref().ok_or_else(|| ArchiveError::Internal("an empty file was read".into()))?;
-        let object = archive.object(&place.object)?;
-        let content_len = object.manifest().geometry().content_len();
-        if place.offset.checked_add(self.content.size).is_none_or(|end| end > content_len) {
-            return Err(ArchiveError::ForeignManifest {
-                object: place.object.name.clone(),
-                why: format!("says {content_len} bytes, and the catalog expects more"),
-            });
-        }
-        let stream = reader.stream(&object);
-        Ok(self.source.get_or_init(|| Source { object, stream }))
+        let source = open_source(archive, reader, place.clone(), self.content.size)?;
+        Ok(self.source.get_or_init(|| source))
     }
 }

@@ -139,7 +139,13 @@ impl Base {
     }
 }
 
-fn open_source(archive: &Archive, reader: &Reader, place: ContentPlace, size: u64) -> ArchiveResult<Source> {
+/// Opens the object at a place, which must hold a content of `size` bytes there.
+pub(in crate::vfs) fn open_source(
+    archive: &Archive,
+    reader: &Reader,
+    place: ContentPlace,
+    size: u64,
+) -> ArchiveResult<Source> {
     let object = archive.object(&place.object)?;
     let content_len = object.manifest().geometry().content_len();
     if place.offset.checked_add(size).is_none_or(|end| end > content_len) {
