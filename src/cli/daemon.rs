@@ -226,6 +226,11 @@ impl Served {
         let limits = VfsLimits { cache: context.config().cache.limit(), ..VfsLimits::default() };
         let ledger = Arc::new(CatalogLedger::new(Arc::clone(&catalog), Arc::clone(&health)));
         let health: Arc<dyn HealthSource> = health;
+        let born = archive.descriptor().created;
+        if at.is_some_and(|at| at.seconds < born || at > archive.clock().now()) {
+            let what = "there was no archive then, or it is yet to come; name a time since it was made";
+            return Err(CliError::new(ErrorClass::Invalid, what));
+        }
         let vfs = match at {
             Some(at) => Filesystem::Past(Arc::new(ArchiveVfs::at(archive.clone(), catalog, health, limits, at)?)),
             None if read_only => {

@@ -7,7 +7,7 @@ use super::names::Wanted;
 use crate::catalog::{CatalogResult, CommitSummary};
 use crate::format::{Entry, EntryPath, NodeBody};
 use crate::vfs::error;
-use blockframe_api::{Node, NodeKind, Vfs as _, VfsResult};
+use blockframe_api::{ErrorClass, Node, NodeKind, Vfs as _, VfsError, VfsResult};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -78,7 +78,13 @@ impl LiveVfs {
             return Err(error::invalid("the root directory cannot be removed"));
         };
         let parent = self.walk(&above)?;
-        let removed = self.remove_tree(parent, name, recursive)?;
+        let removed = self.remove_tree(parent, name, recursive).map_err(|error| match error.class() {
+            ErrorClass::NotEmpty if !recursive => {
+                VfsError::new(ErrorClass::NotEmpty, format!("{path} has entries; `blockframe rm -r` removes them too"))
+            }
+            ErrorClass::NotFound => VfsError::new(ErrorClass::NotFound, format!("there is no {path}")),
+            _ => error,
+        })?;
         self.namespace.sync().map_err(|error| error::of_namespace(&error))?;
         Ok(removed)
     }
