@@ -4,7 +4,7 @@
 //! The layers, each importing only what stands above it in this list:
 //! [`base`] (ids, units, clock), [`format`] (bytes to checked types),
 //! [`codec`] (erasure code), [`merkle`] (leaf trees), [`store`] (where shards
-//! lie), [`archive`] (objects: write, read, heal), [`catalog`] (names),
+//! lie), [`keys`] (what an encrypted archive is opened with), [`archive`] (objects: write, read, heal), [`catalog`] (names),
 //! [`staging`] (files being written), [`namespace`] (names as they are this
 //! moment), [`ingest`] (trees in, trees out), [`vfs`] (the mounted view),
 //! [`scrub`] (background verification), [`control`] (the daemon, reached by
@@ -20,6 +20,7 @@ pub mod codec;
 pub mod control;
 pub mod format;
 pub mod ingest;
+pub mod keys;
 pub mod merkle;
 pub mod namespace;
 pub mod scrub;

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 /// Modules of the library from the lowest layer to the highest. A module may
 /// use what stands on a lower line, and its own line where the flag says so.
-const LAYERS: [&[&str]; 10] = [
+const LAYERS: [&[&str]; 11] = [
     &["base"],
     &["codec", "merkle", "store"],
     &["format"],
+    &["keys"],
     &["archive"],
     &["catalog"],
     &["staging"],

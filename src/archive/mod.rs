@@ -34,6 +34,7 @@ pub use writer::{ObjectPlan, WriteControl, WrittenObject};
 
 use crate::base::{Clock, StoreId};
 use crate::format::ArchiveDescriptor;
+use crate::keys::ArchiveKeys;
 use crate::store::{BlockStore, StoreError, StoreKey};
 use std::sync::Arc;
 
@@ -53,6 +54,8 @@ struct Shared {
     store: Arc<dyn BlockStore>,
     clock: Arc<dyn Clock>,
     events: Arc<dyn EventSink>,
+    /// None: the archive is not encrypted, or was opened without its keys.
+    keys: Option<Arc<ArchiveKeys>>,
     caches: cache::Caches,
     heals: heal::HealQueue,
 }
@@ -61,6 +64,17 @@ impl Archive {
     /// The archive's rules.
     pub fn descriptor(&self) -> &ArchiveDescriptor {
         &self.shared.descriptor
+    }
+
+    /// Whether contents, names and attributes are encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.shared.descriptor.encryption.is_some()
+    }
+
+    /// The keys, when it was unlocked with them. Without them objects of an
+    /// encrypted archive can be verified and repaired, and not read.
+    pub fn keys(&self) -> Option<&Arc<ArchiveKeys>> {
+        self.shared.keys.as_ref()
     }
 
     /// The store's identity.

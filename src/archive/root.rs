@@ -5,6 +5,7 @@ use super::{Archive, ArchiveError, ArchiveResult, Event, EventKind, EventSink, S
 use crate::base::{ArchiveId, Clock, ObjectName, StoreId};
 use crate::format::layout::{MANIFEST, MANIFEST_COPY, RECOVERY_TEXT, STORE_DESCRIPTOR, STORE_DESCRIPTOR_COPY};
 use crate::format::{ArchiveDescriptor, FormatError, Manifest, StoreDescriptor};
+use crate::keys::ArchiveKeys;
 use crate::store::{BlockStore, StoreError, StoreErrorKind, StoreKey};
 use std::sync::Arc;
 
@@ -138,6 +139,7 @@ impl Archive {
                 store,
                 clock,
                 events,
+                keys: None,
                 caches: cache::Caches::default(),
                 heals: heal::HealQueue::default(),
             }),
@@ -146,6 +148,25 @@ impl Archive {
 }
 
 impl Archive {
+    /// The same archive, opened with its keys. They were checked: a key ring
+    /// of this archive gave them.
+    pub fn unlocked(&self, keys: Arc<ArchiveKeys>) -> Self {
+        let shared = &self.shared;
+        Self {
+            shared: Arc::new(Shared {
+                descriptor: shared.descriptor.clone(),
+                descriptor_bytes: shared.descriptor_bytes.clone(),
+                store_id: shared.store_id,
+                store: shared.store.clone(),
+                clock: shared.clock.clone(),
+                events: shared.events.clone(),
+                keys: Some(keys),
+                caches: cache::Caches::default(),
+                heals: heal::HealQueue::default(),
+            }),
+        }
+    }
+
     /// Whether the store still shows at least one good copy of its descriptor:
     /// an empty mount point does not.
     pub fn has_descriptor(&self) -> ArchiveResult<bool> {

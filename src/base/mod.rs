@@ -5,6 +5,7 @@ mod class;
 pub mod clock;
 pub mod ids;
 pub mod load;
+mod secret;
 pub mod units;
 
 pub use blockframe_api::{ErrorClass, Timestamp};
@@ -12,4 +13,5 @@ pub use class::{class_name, class_named};
 pub use clock::{Clock, SystemClock};
 pub use ids::{ArchiveId, ContentHash, Digest, ObjectName, StoreId};
 pub use load::{ForegroundLoad, LatencyGauge, LoadSample};
+pub use secret::Secret;
 pub use units::{BlockIndex, ContentRange, LEAF_SIZE, LeafIndex, SegmentIndex, ShardIndex, ShardRange};

@@ -2,12 +2,16 @@
 //! by which the archive codes its contents.
 
 use super::{FormatError, sealed_json};
-use crate::base::{ArchiveId, LEAF_SIZE, StoreId, Timestamp};
+use crate::base::{ArchiveId, Digest, LEAF_SIZE, StoreId, Timestamp};
+use crate::codec::compress::CodecSpec;
+use crate::codec::seal::CipherSuite;
 use serde::{Deserialize, Serialize};
 
 const WHAT: &str = "store descriptor";
-/// The version of everything on disk that this program writes.
-pub const FORMAT_VERSION: u64 = 1;
+/// A store of an archive that stores contents as they are.
+const VERSION_PLAIN: u64 = 1;
+/// A store of an archive with a rule about compression or encryption.
+const VERSION_ENCODED: u64 = 2;
 /// Most data shards of a block, inner or outer.
 pub const MAX_K: u16 = 256;
 /// Most parity shards of a block, inner or outer.
@@ -46,6 +50,12 @@ pub struct ArchiveDescriptor {
     pub tiers: Vec<TierRule>,
     /// How small files are packed.
     pub bundle: BundleRule,
+    /// How contents are compressed where nothing else is said; none: not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression: Option<CodecSpec>,
+    /// With what everything is encrypted; none: not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<CipherSuite>,
 }
 
 /// One row of a profile.
@@ -199,7 +209,20 @@ impl ArchiveDescriptor {
             hash_algorithm: super::HashAlgorithm::Blake3,
             tiers: profile.tiers(),
             bundle: profile.bundle(),
+            compression: None,
+            encryption: None,
         }
+    }
+
+    /// BLAKE3 of the rules as every store has them: what the key ring of an encrypted archive vouches for.
+    pub fn digest(&self) -> Result<Digest, FormatError> {
+        let bytes = serde_json::to_vec(self).map_err(|source| FormatError::Json { what: WHAT, source })?;
+        Ok(Digest::of(&bytes))
+    }
+
+    /// Archives of encoded contents are no business of programs that do not know these.
+    fn version(&self) -> u64 {
+        if self.compression.is_some() || self.encryption.is_some() { VERSION_ENCODED } else { VERSION_PLAIN }
     }
 
     /// The tier of a content of `len` bytes.
@@ -268,7 +291,7 @@ impl TierRule {
 impl StoreDescriptor {
     /// A store of `archive`.
     pub fn new(store: StoreId, failure_domain: String, archive: ArchiveDescriptor) -> Self {
-        Self { format: "blockframe-store".into(), version: FORMAT_VERSION, store, failure_domain, archive }
+        Self { format: "blockframe-store".into(), version: archive.version(), store, failure_domain, archive }
     }
 
     /// The file's bytes. Errors: rules that no archive may have.
@@ -279,7 +302,11 @@ impl StoreDescriptor {
 
     /// Parses and checks.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, FormatError> {
-        let descriptor: Self = sealed_json::open_as(WHAT, "blockframe-store", FORMAT_VERSION, bytes)?;
+        let versions = VERSION_PLAIN..=VERSION_ENCODED;
+        let descriptor: Self = sealed_json::open_as_one_of(WHAT, "blockframe-store", versions, bytes)?;
+        if descriptor.version != descriptor.archive.version() {
+            return Err(FormatError::invalid(WHAT, "its version and its rules disagree"));
+        }
         descriptor.archive.check()?;
         Ok(descriptor)
     }
