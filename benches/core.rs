@@ -108,7 +108,7 @@ fn archive(dir: &Path, profile: Profile) -> Archive {
 fn commit(archive: &Archive, input: &Path) -> ObjectRef {
     let file = File::open(input).unwrap();
     let source = FileSource { len: file.metadata().unwrap().len(), file };
-    let plan = ObjectPlan { readable: b"input".to_vec(), kind: ObjectKind::File, sequence: 1, entry: None };
+    let plan = ObjectPlan { readable: b"input".to_vec(), kind: ObjectKind::File, sequence: 1, entry: None, compression: None };
     let control = WriteControl { progress: &|_| {}, cancel: &AtomicBool::new(false) };
     let written = archive.write_object(&source, &plan, &control).unwrap();
     ObjectRef { name: written.manifest.name.clone(), root: written.manifest.root() }

@@ -135,7 +135,7 @@ fn overwritten(bytes: &[u8], ranges: &[(usize, usize)]) -> Edited {
 }
 
 fn plan(name: &str) -> ObjectPlan {
-    ObjectPlan { readable: name.into(), kind: ObjectKind::File, sequence: 1, entry: None }
+    ObjectPlan { readable: name.into(), kind: ObjectKind::File, sequence: 1, entry: None, compression: None }
 }
 
 fn rewrite(
@@ -173,11 +173,11 @@ fn without_manifests(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 fn assert_as_if_written_whole(fixture: &Fixture, written: &WrittenObject, source: &Edited) {
     let oracle = Fixture::new(fixture.archive.descriptor().clone());
     let whole = oracle.try_put("x", source).unwrap();
-    assert_eq!(written.manifest.key, whole.manifest.key);
-    assert_eq!(written.manifest.key.hash, Digest::of(&source.bytes));
+    assert_eq!(written.manifest.facts().unwrap().key, whole.manifest.facts().unwrap().key);
+    assert_eq!(written.manifest.facts().unwrap().key.hash, Digest::of(&source.bytes));
     assert_eq!(written.manifest.root(), whole.manifest.root());
     assert_eq!(written.manifest.name, whole.manifest.name);
-    assert_eq!(written.manifest.content_tree(), whole.manifest.content_tree());
+    assert_eq!(written.manifest.facts().unwrap().content_tree(), whole.manifest.facts().unwrap().content_tree());
     let (ours, theirs) =
         (without_manifests(&fixture.path(&reference(written))), without_manifests(&oracle.path(&reference(&whole))));
     assert_eq!(ours.keys().collect::<Vec<_>>(), theirs.keys().collect::<Vec<_>>());
@@ -537,7 +537,7 @@ fn four_kilobytes_changed_in_128_segments_cost_a_few_segments() {
         assert!(counted.bytes_written() < most_written * segment, "tier {tier}: {} bytes", counted.bytes_written());
         let mut expected = bytes;
         expected[changed.start() as usize..changed.end() as usize].fill(9);
-        assert_eq!(written.manifest.key.hash, Digest::of(&expected));
+        assert_eq!(written.manifest.facts().unwrap().key.hash, Digest::of(&expected));
         assert_eq!(health(&archive, &reference(&written)), Verdict::Healthy);
     }
 }
@@ -595,7 +595,7 @@ fn holes_stay_holes() {
     let edited = edited.finish();
     let object = archive.object(&reference(&base)).unwrap();
     let written = rewrite(&archive, &object, &edited, &edited.changed).unwrap();
-    assert_eq!(written.manifest.key.hash, Digest::of(&edited.bytes));
+    assert_eq!(written.manifest.facts().unwrap().key.hash, Digest::of(&edited.bytes));
     let path = dir.path().join(written.manifest.name.as_str());
     let allocated: u64 = files_below(&path).keys().map(|file| path.join(file).metadata().unwrap().blocks() * 512).sum();
     assert!(allocated < 400_000, "{allocated} bytes are allocated");

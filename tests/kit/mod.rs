@@ -96,7 +96,7 @@ impl Fixture {
         name: &str,
         content: &dyn ContentSource,
     ) -> blockframe::archive::ArchiveResult<WrittenObject> {
-        let plan = ObjectPlan { readable: name.into(), kind: ObjectKind::File, sequence: 1, entry: None };
+        let plan = ObjectPlan { readable: name.into(), kind: ObjectKind::File, sequence: 1, entry: None, compression: None };
         let control = WriteControl { progress: &|_| {}, cancel: &AtomicBool::new(false) };
         self.archive.write_object(content, &plan, &control)
     }
