@@ -9,11 +9,11 @@ use blockframe::format::journal::{
     BLOCK_LEN, Block, ChainHead, FileKind, GroupEncoder, ObjectFacts, Record, RecordAssembler, parse_file_header,
     put_file_header,
 };
-use blockframe::format::manifest::{BlockRoots, ManifestParts};
+use blockframe::format::manifest::{BlockRoots, ManifestParts, WrittenContent};
 use blockframe::format::{
-    ArchiveDescriptor, BlockId, BlockKey, Entry, EntryPath, FileContent, FormatError, Geometry, Manifest, NodeBody,
-    NodeMeta, ObjectKind, OuterCode, Profile, StagedContent, StagedExtent, StagedMap, StagingId, StoreDescriptor,
-    TierLayout, TierRule,
+    ArchiveDescriptor, BlockId, BlockKey, Compression, Entry, EntryPath, FileContent, FormatError, Geometry, Manifest,
+    NodeBody, NodeMeta, ObjectKind, OuterCode, Profile, StagedContent, StagedExtent, StagedMap, StagingId,
+    StoreDescriptor, TierLayout, TierRule,
 };
 use std::fs;
 use std::path::Path;
@@ -123,7 +123,8 @@ fn content_with_tree(len: usize, segment_size: usize) -> (Vec<u8>, Vec<Digest>) 
 #[test]
 fn manifests_with_a_content_tree() {
     let (bytes, tree) = content_with_tree(400_001, 65536);
-    let with = |tree| manifest_of(rule(3, TierLayout::Blocks, 65536, 3, 2, None), 400_001, None, Digest::of(&bytes), tree);
+    let with =
+        |tree| manifest_of(rule(3, TierLayout::Blocks, 65536, 3, 2, None), 400_001, None, Digest::of(&bytes), tree);
     let plain = with(None).unwrap();
     let with_tree = with(Some(tree.clone())).unwrap();
     let golden = with_tree.to_bytes().unwrap();

@@ -27,8 +27,8 @@ pub(super) struct KeptSegment {
     pub(super) stream_len: u64,
     /// Leaf hashes of the file.
     pub(super) leaves: Vec<LeafHash>,
-    /// Its chaining value as a subtree of the content.
-    pub(super) subtree: Digest,
+    /// Its chaining value as a subtree of the content; none of a segment that is only padding.
+    pub(super) subtree: Option<Digest>,
 }
 
 /// Puts the files of kept segments in place.
@@ -194,7 +194,7 @@ impl<'a> SegmentEncoder<'a> {
         let Some((roots, segments)) = self.keep.keep_block(block)? else { return Ok(()) };
         let shape = self.new.block(BlockId::Data(block))?;
         for (number, kept) in (shape.first_segment..).map(SegmentIndex::new).zip(segments) {
-            self.content_done(number, kept.stored_len, kept.stream_len, Some(kept.subtree), &[]);
+            self.content_done(number, kept.stored_len, kept.stream_len, kept.subtree, &[]);
             (self.new.control.progress)(self.new.geometry.plain_len(self.source.len(), number));
         }
         self.kept.insert(block.get());
@@ -211,7 +211,7 @@ impl<'a> SegmentEncoder<'a> {
         encoded: &mut EncodedSegment,
     ) -> ArchiveResult<Written> {
         if let Some(kept) = self.keep.keep(segment)? {
-            self.content_done(segment, kept.stored_len, kept.stream_len, Some(kept.subtree), &[]);
+            self.content_done(segment, kept.stored_len, kept.stream_len, kept.subtree, &[]);
             return Ok(Written { stored_len: kept.stored_len, leaves: kept.leaves });
         }
         self.encoding.encode(self.source, &self.new.geometry, segment, self.wide, encoded)?;

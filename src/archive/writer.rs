@@ -7,7 +7,7 @@
 //! which `gc` removes; after it, a whole object.
 
 use super::encode::{BlockJob, BlockWriter, Encoder};
-use super::encoded::{KeepNothing, KeepSegments, SegmentEncoder};
+use super::encoded::{EncodedBlocks, KeepNothing, SegmentEncoder};
 use super::encoding::Encoding;
 use super::outer::write_outer;
 use super::source::ContentSource;
@@ -89,7 +89,9 @@ impl Archive {
         };
         let geometry = geometry.ok_or(ArchiveError::TooLarge { len })?;
         self.write_staged(source, geometry, control, None, |new| match &encoding {
-            Some(encoding) => write_encoded(new, source, plan, encoding, &KeepNothing),
+            Some(encoding) => write_encoded(new, source, plan, encoding, |new| {
+                SegmentEncoder::new(new, source, encoding, &KeepNothing).run()
+            }),
             None => write_shards(&new, source, plan),
         })
     }
@@ -161,15 +163,16 @@ impl Archive {
             Err(error) if error.kind() == StoreErrorKind::Exists => {}
             Err(error) => return Err(error.into()),
         }
-        let reference = ObjectRef { name: manifest.name.clone(), root: manifest.root() };
+        // The name says the content. Encoded once more it has other bytes, and other roots.
+        let there = self.load_manifest(&manifest.name).ok().filter(|there| is_same_content(there, &manifest));
+        let root = there.as_ref().map_or(manifest.root(), Manifest::root);
+        let reference = ObjectRef { name: manifest.name.clone(), root };
         let health = self.object_health(&reference, Depth::Full, &|_| {});
-        if health.as_ref().is_ok_and(|health| health.verdict == Verdict::Healthy) {
+        if let Some(there) = there
+            && health.as_ref().is_ok_and(|health| health.verdict == Verdict::Healthy)
+        {
             self.store().delete_prefix(staging)?;
-            return Ok(WrittenObject {
-                manifest: self.load_manifest(&reference.name)?,
-                already_there: true,
-                replaced: false,
-            });
+            return Ok(WrittenObject { manifest: there, already_there: true, replaced: false });
         }
         let aside = format!("{QUARANTINE_DIR}/{}-{}", manifest.name, crate::base::StoreId::random());
         let aside = self.shared.key(&aside)?;
@@ -183,6 +186,12 @@ impl Archive {
         }
         Ok(WrittenObject { manifest, already_there: false, replaced: true })
     }
+}
+
+/// Whether two manifests are of the same content.
+fn is_same_content(one: &Manifest, other: &Manifest) -> bool {
+    let identity = |manifest: &Manifest| manifest.facts().ok().map(|facts| (facts.key.hash, facts.key.plain_size));
+    identity(one).is_some_and(|one| identity(other) == Some(one))
 }
 
 /// An object in the making: where its files go.
@@ -260,15 +269,15 @@ impl NewObject<'_> {
     }
 }
 
-/// Writes the shards of a content whose segments are encoded.
+/// Writes the shards of a content whose segments are encoded, and with `write` the data blocks.
 pub(super) fn write_encoded(
     mut new: NewObject<'_>,
     source: &dyn ContentSource,
     plan: &ObjectPlan,
     encoding: &Encoding,
-    keep: &dyn KeepSegments,
+    write: impl FnOnce(&NewObject<'_>) -> ArchiveResult<EncodedBlocks>,
 ) -> ArchiveResult<Manifest> {
-    let encoded = SegmentEncoder::new(&new, source, encoding, keep).run()?;
+    let encoded = write(&new)?;
     let size = source.len();
     let has_tree = new.geometry.has_content_tree(size);
     let hash = match encoded.hash {
