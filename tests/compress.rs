@@ -126,7 +126,7 @@ fn contents() -> impl Strategy<Value = Vec<u8>> {
         _ => {
             let piece = 1 + (seed % 200_000) as usize;
             let (text, noise) = (text(seed, len), noise(seed, len));
-            (0..len).map(|at| if at / piece % 2 == 0 { text[at] } else { noise[at] }).collect()
+            (0..len).map(|at| if (at / piece).is_multiple_of(2) { text[at] } else { noise[at] }).collect()
         }
     })
 }
