@@ -48,12 +48,12 @@ impl Pool {
 
     /// New memory for places, locked if the system allows it.
     fn map(&self) -> &'static mut [u8] {
-        let map = MmapMut::map_anon(MAP_LEN).and_then(|map| {
-            (self.keep)(&map).unwrap_or_else(|error| self.tell(&error));
-            Ok(map)
-        });
-        match map {
-            Ok(map) => &mut **Box::leak(Box::new(map)),
+        match MmapMut::map_anon(MAP_LEN) {
+            Ok(map) => {
+                (self.keep)(&map).unwrap_or_else(|error| self.tell(&error));
+                let map: &'static mut MmapMut = Box::leak(Box::new(map));
+                map
+            }
             Err(error) => {
                 self.tell(&error);
                 Box::leak(vec![0; MAP_LEN].into_boxed_slice())
