@@ -1,7 +1,7 @@
 //! The ciphers against another implementation: Python's `cryptography`
 //! (OpenSSL) opens what is sealed here, and the other way round. A failure
 //! prints its seed; `BLOCKFRAME_SEED=N` runs that one.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use blockframe::base::Secret;
 use blockframe::codec::seal::{CipherSuite, Tag, frame_cipher, open_metadata, portable_cipher, seal_metadata};
