@@ -2,6 +2,13 @@
 //! ring, the slot holds the archive key, that opens the epochs' keys, and all
 //! other keys are derived from those.
 
+mod gf256;
+pub mod phrase;
+pub mod shares;
+mod words;
+
+pub use words::{Words, WordsError};
+
 use crate::base::{ArchiveId, ContentHash, Digest, Secret, SegmentIndex};
 use crate::codec::seal::{CipherSuite, FrameCipher, frame_cipher};
 use std::collections::BTreeMap;
