@@ -3,6 +3,7 @@
 //! other keys are derived from those.
 
 mod gf256;
+pub mod page;
 pub mod phrase;
 pub mod shares;
 mod words;

@@ -280,8 +280,15 @@ impl Share {
     /// Reads a share: its 32 words, numbered or not, or its code, also from
     /// amid other text such as the page that it was printed on.
     pub fn parse(text: &str) -> Result<Self, SharesError> {
-        match find_code(text) {
-            Some(code) => Self::from_bytes(&*code_bytes(code)?),
+        let mut first = None;
+        for code in codes(text) {
+            match code_bytes(code).and_then(|bytes| Self::from_bytes(&bytes)) {
+                Ok(share) => return Ok(share),
+                Err(error) => first = first.or(Some(error)),
+            }
+        }
+        match first {
+            Some(error) => Err(error),
             None => Self::from_bytes(&*words::bytes_of::<LENGTH>(text)?),
         }
     }
@@ -319,13 +326,11 @@ impl Share {
     }
 }
 
-/// What stands behind the prefix of a code, if there is one.
-fn find_code(text: &str) -> Option<&str> {
-    let at = text
-        .as_bytes()
-        .windows(CODE_PREFIX.len())
-        .position(|window| window.eq_ignore_ascii_case(CODE_PREFIX.as_bytes()))?;
-    text.get(at + CODE_PREFIX.len()..)
+/// What stands behind each prefix of a code.
+fn codes(text: &str) -> impl Iterator<Item = &str> {
+    let begins = |window: &[u8]| window.eq_ignore_ascii_case(CODE_PREFIX.as_bytes());
+    let windows = text.as_bytes().windows(CODE_PREFIX.len()).enumerate();
+    windows.filter(move |(_, window)| begins(window)).filter_map(|(at, _)| text.get(at + CODE_PREFIX.len()..))
 }
 
 /// The bytes of the code that `text` begins with; white space in it does not matter.
