@@ -61,17 +61,11 @@ pub struct Sheet {
     words: Words,
     /// What the QR code holds.
     code: Zeroizing<String>,
-    /// Whether that is printed as text too, because it is not the words.
-    shows_code: bool,
 }
 
 impl Sheet {
     /// The sheet of a recovery phrase. Its QR code holds the words.
     pub fn of_phrase(phrase: &RecoveryPhrase, about: &About<'_>) -> Self {
-        let words = phrase.words();
-        // QR codes have a short form for capital letters.
-        let mut code = words.text();
-        code.make_ascii_uppercase();
         Self {
             title: "BlockFrame recovery phrase".into(),
             facts: about.facts(),
@@ -79,12 +73,13 @@ impl Sheet {
                    passphrase is forgotten or the key file is lost. Who reads them can read the archive: keep this \
                    paper where nobody else comes, and away from the disks of the archive."
                 .into(),
-            how: "When blockframe asks what opens the archive, choose the recovery phrase and type the words in their \
-                  order. Numbers, capital letters and line breaks do not matter. The QR code holds the same words."
-                .into(),
-            words,
-            code,
-            shows_code: false,
+            how:
+                "When blockframe asks for the passphrase, type the words in their order, with spaces between them. Or \
+                  put them into a file and name it: blockframe --recovery-phrase-file FILE. The file may hold this \
+                  whole page too. Numbers, capital letters and line breaks do not matter. The QR code holds the words."
+                    .into(),
+            words: phrase.words(),
+            code: phrase.code(),
         }
     }
 
@@ -109,13 +104,12 @@ impl Sheet {
             how: format!(
                 "Bring {threshold} shares together. Give blockframe one file for each: \
                  blockframe --share-file share-{index}-of-{shares}.txt --share-file ... and so on; or type the 32 words \
-                 in their order when it asks for shares. A file may hold the words, this whole page, or the line below \
+                 in their order, with spaces between them, when it asks for the passphrase. A file may hold the words, this whole page, or the line below \
                  that begins with BLOCKFRAME-SHARE, which is also what the QR code holds. Numbers, capital letters and \
                  line breaks do not matter."
             ),
             words: share.words(),
             code: share.code(),
-            shows_code: true,
         }
     }
 
@@ -140,9 +134,8 @@ impl Sheet {
                 false => page.add(format_args!("{number:3}. {word:12}")),
             }
         }
-        if self.shows_code {
-            page.add(format_args!("\n{}\n", *self.code));
-        }
+        page.line("");
+        page.wrapped(&self.code);
         page.0
     }
 
@@ -158,9 +151,7 @@ impl Sheet {
         }
         page.line("</ol>");
         write_qr(page, &self.code);
-        if self.shows_code {
-            page.add(format_args!("<p><code>{}</code></p>\n", Escaped(&self.code)));
-        }
+        page.add(format_args!("<p><code>{}</code></p>\n", Escaped(&self.code)));
         page.add(format_args!("<p>{}</p>\n</section>\n", Escaped(&self.how)));
     }
 }
@@ -328,12 +319,16 @@ mod tests {
             let page = html(&[Sheet::of_phrase(&phrase, &about("Photos"))]);
             let codes = scanned(&page);
             assert_eq!(codes.len(), 1);
-            assert_eq!(RecoveryPhrase::parse(&codes[0]).unwrap().secret().expose(), phrase.secret().expose());
+            let text = Sheet::of_phrase(&phrase, &about("A BLOCKFRAME-PHRASE: of mine")).text();
+            for form in [codes[0].as_str(), &page, &text] {
+                assert_eq!(RecoveryPhrase::parse(form).unwrap().secret().expose(), phrase.secret().expose());
+            }
         }
         // The longest phrase that there may be, eight letters a word, fits too.
         let mut page = Page::with_room(HTML_ROOM);
-        write_qr(&mut page, &vec!["ABSTRACT"; 24].join(" "));
-        assert_eq!(scanned(&page.0), [vec!["ABSTRACT"; 24].join(" ")]);
+        let longest = format!("BLOCKFRAME-PHRASE: {}", vec!["ABSTRACT"; 24].join(" "));
+        write_qr(&mut page, &longest);
+        assert_eq!(scanned(&page.0), [longest]);
     }
 
     #[test]

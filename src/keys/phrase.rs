@@ -11,6 +11,8 @@ use zeroize::Zeroizing;
 
 /// Words of a phrase.
 pub const PHRASE_WORDS: usize = 24;
+/// What a phrase's text for a QR code begins with.
+const CODE_PREFIX: &str = "BLOCKFRAME-PHRASE:";
 
 /// Why a text is not a recovery phrase.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -52,8 +54,20 @@ impl RecoveryPhrase {
     }
 
     /// Reads a phrase: 24 words in order. Case, white space, and numbers
-    /// before words do not matter.
+    /// before words do not matter. Of a page that it was printed on, the words
+    /// of its code count.
     pub fn parse(text: &str) -> Result<Self, PhraseError> {
+        let mut first = None;
+        for code in words::behind(CODE_PREFIX, text) {
+            match Self::of_words(code.split('<').next().unwrap_or_default()) {
+                Ok(phrase) => return Ok(phrase),
+                Err(error) => first = first.or(Some(error)),
+            }
+        }
+        first.map_or_else(|| Self::of_words(text), Err)
+    }
+
+    fn of_words(text: &str) -> Result<Self, PhraseError> {
         let bytes = words::bytes_of::<33>(text)?;
         let phrase = Self(Secret::filled_by(|secret| secret.copy_from_slice(&bytes[..32])));
         if phrase.checksum() == bytes[32] { Ok(phrase) } else { Err(PhraseError::Checksum) }
@@ -65,6 +79,18 @@ impl RecoveryPhrase {
         bytes[..32].copy_from_slice(self.0.expose());
         bytes[32] = self.checksum();
         Words::of(&*bytes)
+    }
+
+    /// The phrase as one line of capital letters, which a QR code holds in little room.
+    pub fn code(&self) -> Zeroizing<String> {
+        let mut words = self.words().text();
+        words.make_ascii_uppercase();
+        // All room at once: growing would leave a copy behind.
+        let mut code = Zeroizing::new(String::with_capacity(CODE_PREFIX.len() + 1 + words.len()));
+        code.push_str(CODE_PREFIX);
+        code.push(' ');
+        code.push_str(&words);
+        code
     }
 
     /// The bytes that the words stand for.

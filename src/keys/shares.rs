@@ -281,7 +281,7 @@ impl Share {
     /// amid other text such as the page that it was printed on.
     pub fn parse(text: &str) -> Result<Self, SharesError> {
         let mut first = None;
-        for code in codes(text) {
+        for code in words::behind(CODE_PREFIX, text) {
             match code_bytes(code).and_then(|bytes| Self::from_bytes(&bytes)) {
                 Ok(share) => return Ok(share),
                 Err(error) => first = first.or(Some(error)),
@@ -324,13 +324,6 @@ impl Share {
         let value = Secret::filled_by(|value| value.copy_from_slice(&bytes[8..40]));
         Ok(Self { set: SetId([a, b, c, d]), quorum, index, value })
     }
-}
-
-/// What stands behind each prefix of a code.
-fn codes(text: &str) -> impl Iterator<Item = &str> {
-    let begins = |window: &[u8]| window.eq_ignore_ascii_case(CODE_PREFIX.as_bytes());
-    let windows = text.as_bytes().windows(CODE_PREFIX.len()).enumerate();
-    windows.filter(move |(_, window)| begins(window)).filter_map(|(at, _)| text.get(at + CODE_PREFIX.len()..))
 }
 
 /// The bytes of the code that `text` begins with; white space in it does not matter.

@@ -112,6 +112,15 @@ pub(super) fn bytes_of<const N: usize>(text: &str) -> Result<Zeroizing<[u8; N]>,
     if found == expected { Ok(bytes) } else { Err(WordsError::Count { found, expected }) }
 }
 
+/// What stands behind each `prefix` in a text; its case does not matter.
+pub(super) fn behind<'a>(prefix: &'a str, text: &'a str) -> impl Iterator<Item = &'a str> {
+    let windows = text.as_bytes().windows(prefix.len()).enumerate();
+    let (prefix, len) = (prefix.as_bytes(), prefix.len());
+    let found = windows.filter(move |(_, window)| window.eq_ignore_ascii_case(prefix));
+    // A page has one, and perhaps one in a name; more would only take time.
+    found.take(8).filter_map(move |(at, _)| text.get(at + len..))
+}
+
 /// The word of the list that `word` was most likely meant to be: one that it
 /// begins, or else the one with the fewest changes.
 fn nearest(word: &str) -> &'static str {
