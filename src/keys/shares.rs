@@ -422,5 +422,48 @@ pub fn combine(shares: &[Share]) -> Result<Secret<32>, SharesError> {
     if right { Ok(secret) } else { Err(wrong) }
 }
 
+/// Shares that come one after the other, until there are enough.
+#[derive(Debug, Default)]
+pub struct Gathering(Vec<Share>);
+
+impl Gathering {
+    /// Takes one more share; the secret, if it was the last that is needed.
+    ///
+    /// Errors: `Doubled` or `OtherSet` for a share that does not help, which is
+    /// left out; `Wrong` when the shares do not belong together: then all are
+    /// forgotten.
+    pub fn take(&mut self, share: Share) -> Result<Option<Secret<32>>, SharesError> {
+        if let (Some(first), Some(missing)) = (self.0.first(), self.missing()) {
+            let (set, index) = (first.set, share.index);
+            if share.set != set {
+                return Err(SharesError::OtherSet { set, index, other: share.set, missing });
+            }
+            if self.0.iter().any(|other| other.to_bytes() == share.to_bytes()) {
+                return Err(SharesError::Doubled { set, index, missing });
+            }
+        }
+        self.0.push(share);
+        match combine(&self.0) {
+            Ok(secret) => Ok(Some(secret)),
+            Err(SharesError::TooFew { .. }) => Ok(None),
+            Err(error) => {
+                self.0.clear();
+                Err(error)
+            }
+        }
+    }
+
+    /// How many more are needed; none before the first says it.
+    pub fn missing(&self) -> Option<u8> {
+        let first = self.0.first()?;
+        Some(first.quorum.threshold.saturating_sub(self.0.len().try_into().unwrap_or(u8::MAX)))
+    }
+
+    /// The numbers of the shares that are here, in the order in which they came.
+    pub fn have(&self) -> Vec<u8> {
+        self.0.iter().map(|share| share.index).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -222,6 +222,27 @@ fn what_is_missing_is_said() {
 }
 
 #[test]
+fn shares_are_gathered_one_by_one() {
+    let one = split_with(&secret([1; 32]), quorum(3, 5), seeded(1));
+    let other = split_with(&secret([2; 32]), quorum(2, 5), seeded(2));
+    let mut gathering = Gathering::default();
+    assert_eq!(gathering.missing(), None);
+    assert!(gathering.take(one[4].clone()).unwrap().is_none());
+    assert_eq!(gathering.missing(), Some(2));
+    assert!(matches!(gathering.take(one[4].clone()), Err(SharesError::Doubled { index: 5, missing: 2, .. })));
+    assert!(matches!(gathering.take(other[0].clone()), Err(SharesError::OtherSet { index: 1, missing: 2, .. })));
+    assert!(gathering.take(one[0].clone()).unwrap().is_none());
+    assert_eq!((gathering.missing(), gathering.have()), (Some(1), vec![5, 1]));
+    let wrong = forged(&one[2], |share| share.value = secret([9; 32]));
+    assert!(matches!(gathering.take(wrong), Err(SharesError::Wrong { .. })));
+    assert_eq!(gathering.missing(), None);
+    for share in &one[..2] {
+        assert!(gathering.take(share.clone()).unwrap().is_none());
+    }
+    assert_eq!(gathering.take(one[2].clone()).unwrap().unwrap().expose(), &[1; 32]);
+}
+
+#[test]
 fn forged_shares_give_an_error_and_not_another_secret() {
     let all = split_with(&secret([1; 32]), quorum(3, 5), seeded(3));
     let wrong = |shares: Vec<Share>| {
