@@ -47,9 +47,9 @@ pub struct Argon2Cost {
 }
 
 impl Default for Argon2Cost {
-    /// Twice the memory of RFC 9106's second recommended choice (section 4: 64 MiB, 3 passes, 4 lanes).
+    /// The second recommended choice of RFC 9106, section 4. More slots than one may have to be tried.
     fn default() -> Self {
-        Self { memory_kib: 128 << 10, passes: 3, lanes: 4 }
+        Self { memory_kib: 64 << 10, passes: 3, lanes: 4 }
     }
 }
 
