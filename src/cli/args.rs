@@ -473,7 +473,9 @@ pub struct NewKeyArgs {
     #[arg(long, requires = "new_recovery_phrase")]
     pub no_confirm: bool,
     /// Write the recovery phrase into this new file instead: a page to print, or plain text if it ends with .txt
+    // `requires` alone lets it pass beside another secret, as that conflicts with what is required.
     #[arg(long, value_name = "FILE", requires = "new_recovery_phrase", value_hint = ValueHint::FilePath)]
+    #[arg(conflicts_with_all = ["new_passphrase_file", "new_key_file", "new_key_command"])]
     pub page: Option<PathBuf>,
     /// A name for the slot
     #[arg(long, value_name = "TEXT")]
