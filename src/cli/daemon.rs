@@ -18,7 +18,7 @@ use crate::base::{ErrorClass, LatencyGauge, Timestamp};
 use crate::catalog::{Catalog, CatalogError};
 use crate::control::{self, ControlService};
 use crate::scrub::{CatalogLedger, ScrubDaemon, ScrubOptions, Scrubber, StopSignal};
-use crate::staging::{StagingArea, StagingLimits};
+use crate::staging::{StagingArea, StagingKeys, StagingLimits};
 use crate::vfs::{ArchiveVfs, HealthSource, LiveVfs, SyncPolicy, VfsLimits, WithPrivate, Writeback, WritebackOptions};
 use blockframe_api::{Vfs, VfsError};
 use blockframe_fuse::{MountOptions, Mounted};
@@ -253,8 +253,9 @@ impl Served {
         let config = &context.config().staging;
         let free = archive.store().space().map_or(u64::MAX, |space| space.free);
         let quota = config.limit(free);
+        let keys = archive.keys().map(|keys| StagingKeys::of(keys));
         let staging =
-            StagingArea::open(&context.staging_directory(directory), StagingLimits { quota, reserve: RESERVE })
+            StagingArea::open(&context.staging_directory(directory), StagingLimits { quota, reserve: RESERVE }, keys)
                 .map_err(|error| CliError::new(error.class(), error.to_string()))?;
         let policy = match config.fsync {
             FsyncMode::Staging => SyncPolicy::Staging,
