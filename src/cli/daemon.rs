@@ -17,6 +17,7 @@ use crate::archive::Archive;
 use crate::base::{ErrorClass, LatencyGauge, Timestamp};
 use crate::catalog::{Catalog, CatalogError};
 use crate::control::{self, ControlService};
+use crate::ingest::{IngestError, SpoolKeys};
 use crate::scrub::{CatalogLedger, ScrubDaemon, ScrubOptions, Scrubber, StopSignal};
 use crate::staging::{StagingArea, StagingKeys, StagingLimits};
 use crate::vfs::{ArchiveVfs, HealthSource, LiveVfs, SyncPolicy, VfsLimits, WithPrivate, Writeback, WritebackOptions};
@@ -117,8 +118,11 @@ pub(super) fn serve(
     let served = Served::new(context, options.read_only, at)?;
     let mounted = Arc::new(blockframe_fuse::spawn(served.vfs.as_vfs(), mountpoint, options)?);
     let service = served.service(mounted.mountpoint());
+    let spools = SpoolKeys::of(&served.archive).map_err(IngestError::from)?;
     let control = match &service {
-        Some(service) => Some(control::serve(&served.directory, Arc::clone(service) as Arc<dyn ControlService>)?),
+        Some(service) => {
+            Some(control::serve(&served.directory, Arc::clone(service) as Arc<dyn ControlService>, spools)?)
+        }
         None => None,
     };
     let stop = Arc::new(Stop::default());
@@ -253,10 +257,10 @@ impl Served {
         let config = &context.config().staging;
         let free = archive.store().space().map_or(u64::MAX, |space| space.free);
         let quota = config.limit(free);
-        let keys = archive.keys().map(|keys| StagingKeys::of(keys));
-        let staging =
-            StagingArea::open(&context.staging_directory(directory), StagingLimits { quota, reserve: RESERVE }, keys)
-                .map_err(|error| CliError::new(error.class(), error.to_string()))?;
+        let limits_of_staging = StagingLimits { quota, reserve: RESERVE };
+        let staging = StagingKeys::of_archive(archive)
+            .and_then(|keys| StagingArea::open(&context.staging_directory(directory), limits_of_staging, keys))
+            .map_err(|error| CliError::new(error.class(), error.to_string()))?;
         let policy = match config.fsync {
             FsyncMode::Staging => SyncPolicy::Staging,
             FsyncMode::Commit => SyncPolicy::Commit,

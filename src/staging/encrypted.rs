@@ -29,6 +29,8 @@
 //! lengths of staging files, which units were changed, and where holes are.
 
 use super::raw::RawFile;
+use super::{StagingError, StagingResult};
+use crate::archive::Archive;
 use crate::base::Secret;
 use crate::codec::xts::{XTS_SECTOR, XTS_UNIT, Xts};
 use crate::format::StagingId;
@@ -52,6 +54,17 @@ impl StagingKeys {
     /// Those of an archive.
     pub fn of(keys: &ArchiveKeys) -> Self {
         Self(keys.derive(Purpose::Staging))
+    }
+
+    /// Those of an archive; `None` when it is not encrypted.
+    ///
+    /// Error: `Locked` when it is, and was opened without its keys.
+    pub fn of_archive(archive: &Archive) -> StagingResult<Option<Self>> {
+        match archive.keys() {
+            Some(keys) => Ok(Some(Self::of(keys))),
+            None if archive.is_encrypted() => Err(StagingError::Locked),
+            None => Ok(None),
+        }
     }
 
     /// The key of one file. Ids are never used again, so no other content ever has it.
