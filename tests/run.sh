@@ -11,6 +11,8 @@ need_packages git:git sqlite3:sqlite3 rsync:rsync unzip:unzip zip:zip rg:ripgrep
     setfattr:attr flock:util-linux python3:python3
 # Another implementation of the ciphers, for tests/cipher_python.rs.
 need_python cryptography:python3-cryptography
+# And that tests/compress_tools.rs compares with.
+need_packages zstd:zstd lz4:lz4 gzip:gzip brotli:brotli
 need_rust
 cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy
 command -v cargo-nextest >/dev/null 2>&1 || cargo install --locked cargo-nextest
