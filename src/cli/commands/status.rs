@@ -57,7 +57,7 @@ pub(super) fn run(context: &Context) -> CliResult<ExitStatus> {
         units::size(space.free),
         units::size(space.total),
     ))?;
-    let encryption = EncryptionSummary::of(&open.archive)?;
+    let encryption = EncryptionSummary::of(&open.archive, super::key::is_running(&open.directory))?;
     out.line(format_args!("encryption  {}", encryption.as_ref().map_or("none".into(), EncryptionSummary::text)))?;
     let redundancy = redundancy(rules, &totals);
     out.line(format_args!("redundancy  {redundancy}"))?;
