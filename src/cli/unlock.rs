@@ -2,6 +2,7 @@
 //! what is said when none opens it.
 
 use super::context::Context;
+use super::core_dumps::forbid_core_dumps;
 #[cfg(unix)]
 use super::daemon;
 use super::error::{CliError, CliResult};
@@ -239,10 +240,9 @@ pub(super) fn unlock(
     }
 }
 
-/// From now on this process holds keys: what it holds is not for a core dump, nor for a debugger of the same user.
-fn keep_out_of_core_dumps() {
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable) {
+/// From now on this process holds keys.
+pub(super) fn keep_out_of_core_dumps() {
+    if let Err(error) = forbid_core_dumps() {
         tracing::debug!(%error, "core dumps cannot be turned off");
     }
 }
