@@ -5,8 +5,10 @@ pub mod args;
 pub mod commands;
 pub mod config;
 pub mod context;
+pub mod core_dumps;
 #[cfg(unix)]
 mod daemon;
+mod daemon_log;
 pub mod error;
 pub mod exit;
 pub mod history;

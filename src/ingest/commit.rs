@@ -7,12 +7,14 @@ use super::bundler::Bundler;
 use super::report::{CommitReport, FileReport, Outcome, Reporter};
 use super::source::{FileSource, body_of, changed, may_be_sparse, meta_of, modified, signature};
 use super::spool::{EntrySpool, Spool};
+use super::temporary::Spools;
 use super::walk::{CommitItem, CommitSource, Excluded, Found, Walk, check_distinct, may_overlap};
 use super::{IngestError, IngestResult, Problem};
 use crate::archive::{Archive, ArchiveError, ContentSource, Depth, ObjectPlan, Verdict, WriteControl, WrittenObject};
 use crate::base::{ContentHash, Digest, ObjectName};
 use crate::catalog::{CatalogWrites, ContentPlace, Inode, NewMember, NewObject, SourceSignature};
 use crate::format::{BundleBuilder, Entry, EntryPath, FileContent, NodeBody, NodeMeta, ObjectKind};
+use crate::namespace::CompressionRules;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fs::Metadata;
@@ -40,6 +42,8 @@ pub struct CommitRequest<'a> {
     /// Whether a verification found content of the object lost: such contents
     /// are stored anew where they are met.
     pub lost: &'a dyn Fn(&ObjectName) -> bool,
+    /// With what contents are compressed.
+    pub compression: &'a CompressionRules,
 }
 
 impl std::fmt::Debug for CommitRequest<'_> {
@@ -82,9 +86,10 @@ fn run(
         progress,
         cancel: request.cancel,
         lost: request.lost,
+        compression: request.compression,
         usable: RefCell::default(),
-        bundler: Bundler::new(archive, writer, progress),
-        spool: EntrySpool::create(archive.store())?,
+        bundler: Bundler::new(archive, writer, progress, request.compression),
+        spool: EntrySpool::create(&Spools::of(archive)?)?,
         links: HashMap::new(),
         may_overlap: may_overlap(&request.items),
     };
@@ -149,6 +154,7 @@ struct Commit<'a> {
     progress: &'a Progress<'a>,
     cancel: &'a AtomicBool,
     lost: &'a dyn Fn(&ObjectName) -> bool,
+    compression: &'a CompressionRules,
     /// Whether the content of an object (by its root) can be relied on, as far as was looked.
     usable: RefCell<HashMap<Digest, bool>>,
     bundler: Bundler<'a>,
@@ -459,14 +465,15 @@ impl Commit<'_> {
             kind: ObjectKind::File,
             sequence: self.writer.sequence()?,
             entry: (encoded.len() <= MAX_MANIFEST_ENTRY).then_some(entry),
+            compression: self.compression.choose(subject.path, bytes).map_err(ArchiveError::Source)?,
         };
         let reporter = self.progress.reporter;
         let control = WriteControl { progress: &|bytes| reporter.advance(bytes), cancel: self.cancel };
         let written = self.archive.write_object(bytes, &plan, &control)?;
         let manifest = &written.manifest;
-        let hash = manifest.key.hash;
+        let hash = manifest.facts()?.key.hash;
         let member = NewMember { hash, offset: 0, size: content.size, source: signature };
-        self.writer.add_object(&NewObject::new(manifest, vec![member]))?;
+        self.writer.add_object(&NewObject::new(manifest, vec![member])?)?;
         self.progress.object(&written);
 
         let content = FileContent { hash, ..content };
@@ -502,7 +509,7 @@ impl Commit<'_> {
 
     /// Commits a stream as one file.
     fn stream(&mut self, stream: &mut dyn Read, path: EntryPath, meta: NodeMeta) -> IngestResult<()> {
-        let spool = Spool::fill(self.archive.store(), stream, self.cancel)?;
+        let spool = Spool::fill(&Spools::of(self.archive)?, stream, self.cancel)?;
         let existing = self.writer.resolve(&path)?;
         let subject = Subject { source: Path::new("-"), path: &path, meta, existing: existing.as_ref() };
         let content = FileContent { size: spool.len(), hash: spool.hash(), extents: None };

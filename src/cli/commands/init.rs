@@ -33,6 +33,7 @@ pub(super) fn run(context: &Context, args: &InitArgs) -> CliResult<ExitStatus> {
     let domain = args.failure_domain.clone().unwrap_or_else(host_name);
     let now = SystemClock.now();
     let mut descriptor = ArchiveDescriptor::new(profile(args.profile), ArchiveId::random(), now);
+    descriptor.compression = args.compress;
     descriptor.encryption = cipher;
     let keys = match cipher {
         Some(_) => Some(FirstKeys::make(context, args, &descriptor, now)?),
@@ -166,6 +167,9 @@ fn show(
         from = tier.below.unwrap_or(from);
     }
     table.print(out)?;
+    if let Some(spec) = rules.compression {
+        out.line(format_args!("\nContents are compressed with {spec} where that makes them shorter."))?;
+    }
     out.line(format_args!(
         "\nFiles up to {} are bundled. It does not survive the loss of the whole directory: keep a copy elsewhere.\n\
          Next: blockframe -a {} commit PATH",
@@ -180,6 +184,7 @@ fn show(
         "failure_domain": domain,
         "tiers": rules.tiers,
         "bundle": rules.bundle,
+        "compression": rules.compression,
     });
     if let (Some(keys), Some(cipher)) = (keys, rules.encryption) {
         out.line(format_args!(

@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    #[cfg(all(target_os = "linux", any(target_arch = "x86", target_arch = "x86_64")))]
     fn the_default_follows_the_processor() {
         let info = std::fs::read_to_string("/proc/cpuinfo").unwrap();
         let flags: Vec<&str> = info.lines().find(|line| line.starts_with("flags")).unwrap().split(' ').collect();

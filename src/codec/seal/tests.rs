@@ -248,7 +248,8 @@ proptest! {
         prop_assert!(flipped(&sealed).all(|changed| refuses(&context, &changed)));
         prop_assert!(neighbours(&context).all(|near| refuses(&near, &sealed)));
         prop_assert!((0..sealed.len()).all(|len| refuses(&context, &sealed[..len])));
-        for bit in 0..512 {
+        // The second half of the key only makes the key stream: with few bytes it can be the same by chance.
+        for bit in 0..if plain.len() < 16 { 256 } else { 512 } {
             let other = Secret::filled_by(|bytes| {
                 bytes.copy_from_slice(key.expose());
                 bytes[bit / 8] ^= 1 << (bit % 8);
