@@ -110,6 +110,25 @@ pub enum CatalogError {
         /// What is not known here.
         what: String,
     },
+    /// The names of an encrypted archive are closed.
+    #[error("the archive is encrypted, and its keys are not here; name a passphrase, a key file or a key command")]
+    NoKeys,
+    /// A file of the journal whose key the key ring does not have.
+    #[error(
+        "{place} is encrypted with the key of epoch {epoch}, which the key ring does not have; is the key ring an older copy?"
+    )]
+    UnknownEpoch {
+        /// The file.
+        place: String,
+        /// The epoch.
+        epoch: u32,
+    },
+    /// A sealed file in an archive that says of itself that it is not encrypted.
+    #[error("{place} is encrypted, and the store's descriptor says that the archive is not; nothing is touched")]
+    NotPlain {
+        /// The file.
+        place: String,
+    },
     /// A local file of the catalog failed.
     #[error("cannot {operation} {file}")]
     Local {
@@ -148,6 +167,8 @@ impl CatalogError {
             Self::Daemon { class, .. } => *class,
             Self::Database { .. } => ErrorClass::Unavailable,
             Self::Newer { .. } | Self::Format(FormatError::Version { .. }) => ErrorClass::NotSupported,
+            Self::NoKeys | Self::UnknownEpoch { .. } => ErrorClass::WrongKey,
+            Self::NotPlain { .. } => ErrorClass::Unavailable,
             Self::Damaged { .. } | Self::Format(_) => ErrorClass::Damaged,
             Self::Local { source, .. } => match source.kind() {
                 std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorClass::NoSpace,

@@ -5,6 +5,7 @@
 mod apply;
 mod change;
 mod database;
+mod database_key;
 mod error;
 mod health_log;
 mod history;
@@ -16,6 +17,7 @@ mod rebuild;
 mod records;
 mod recovery;
 mod replica;
+mod sealing;
 mod writer;
 mod writes;
 
@@ -32,8 +34,10 @@ pub use writes::{CatalogRemovals, CatalogWrites};
 use crate::archive::Archive;
 use crate::base::{ContentHash, ObjectName};
 use crate::format::{EntryPath, StagedContent};
+use crate::keys::Purpose;
 use blockframe_api::Node;
 use database::{Database, Pool, Use};
+use database_key::DatabaseKey;
 use local::LocalFiles;
 use replica::Replica;
 use std::path::Path;
@@ -56,18 +60,34 @@ struct Site {
     files: LocalFiles,
     archive: Arc<Archive>,
     replica: Replica,
+    key: DatabaseKey,
     /// User and group of a root directory that nothing describes: those of the archive's home.
     owner: (u32, u32),
 }
 
 impl Site {
-    fn new(home: &Path, archive: &Arc<Archive>) -> Self {
-        Self {
+    /// Error: `NoKeys` when the archive is encrypted and closed.
+    fn new(home: &Path, archive: &Arc<Archive>) -> CatalogResult<Self> {
+        if archive.is_encrypted() && archive.keys().is_none() {
+            return Err(CatalogError::NoKeys);
+        }
+        Ok(Self {
             files: LocalFiles::new(home),
             archive: archive.clone(),
-            replica: Replica::new(archive.store().clone(), archive.descriptor().id),
+            replica: Replica::new(archive),
+            key: DatabaseKey::of(archive, Purpose::CatalogDatabase),
             owner: owner_of(home),
-        }
+        })
+    }
+
+    fn open_database(&self, usage: Use, cache_kib: u32) -> CatalogResult<Database> {
+        Database::open(&self.files.database(), &self.key, usage, cache_kib)
+    }
+
+    /// An empty database, to be filled and put in the place of the other.
+    fn new_database(&self, cache_kib: u32) -> CatalogResult<Database> {
+        self.files.clear_new_database()?;
+        Database::open(&self.files.new_database(), &self.key, Use::Build, cache_kib)
     }
 }
 
@@ -105,11 +125,10 @@ impl Catalog {
     /// Makes the catalog of a new archive: the database in `home` and the
     /// journal's first snapshot on the store.
     pub fn create(home: &Path, archive: &Arc<Archive>) -> CatalogResult<Self> {
-        let site = Site::new(home, archive);
+        let site = Site::new(home, archive)?;
         {
             let _lock = site.files.lock()?;
-            site.files.clear_new_database()?;
-            let database = Database::open(&site.files.new_database(), Use::Build, CREATE_CACHE_KIB)?;
+            let database = site.new_database(CREATE_CACHE_KIB)?;
             database.make_schema(archive.descriptor().id)?;
             rebuild::make_root(&site, &database)?;
             recovery::replace_journal(&site.replica, &database, crate::format::journal::ChainHead::START)?;
@@ -123,8 +142,10 @@ impl Catalog {
     /// journal is rebuilt from the journal first (in memory when `home`
     /// cannot be written); a journal that is gone too is replaced by what
     /// manifests and bundles tell.
+    ///
+    /// Error: `NoKeys`, and nothing is changed, when the archive is encrypted and was opened without its keys.
     pub fn open(home: &Path, archive: &Arc<Archive>) -> CatalogResult<Self> {
-        Self::open_site(Site::new(home, archive))
+        Self::open_site(Site::new(home, archive)?)
     }
 
     fn open_site(site: Site) -> CatalogResult<Self> {
@@ -303,6 +324,13 @@ impl Catalog {
         let head = self.read(Database::head)?;
         recovery::journal_faults(&self.shared.site.replica, &head)
     }
+}
+
+/// Verifies journal and snapshot of an archive, file by file: blocks, groups,
+/// the chain, and with keys that each block is authentic. Needs no catalog, and of an encrypted
+/// archive no keys. Returns what is wrong.
+pub fn verify_journal_files(archive: &Archive) -> CatalogResult<Vec<String>> {
+    recovery::file_faults(&Replica::new(archive))
 }
 
 #[cfg(test)]

@@ -3,10 +3,10 @@
 
 use super::apply::Applier;
 use super::change::Change;
-use super::database::{Database, Head, Use};
+use super::database::{Database, Head};
 use super::objects::ObjectSurvey;
 use super::queries::ROOT;
-use super::recovery::{highest_sequence, refuse_newer, replace_journal};
+use super::recovery::{highest_sequence, refuse_foreign, replace_journal};
 use super::replica::{Replica, Scan, Span};
 use super::{CatalogError, CatalogResult, Site};
 use crate::archive::Archive;
@@ -76,17 +76,16 @@ pub(super) struct Built {
 ///
 /// Errors: `Locked` while another process writes.
 pub fn rebuild(home: &Path, archive: &Arc<Archive>, source: RebuildSource) -> CatalogResult<RebuildReport> {
-    let site = Site::new(home, archive);
+    let site = Site::new(home, archive)?;
     let _lock = site.files.lock()?;
-    refuse_newer(&site)?;
+    refuse_foreign(&site)?;
     rebuild_locked(&site, source)
 }
 
 /// [`rebuild`] under a lock that is held already.
 pub(super) fn rebuild_locked(site: &Site, source: RebuildSource) -> CatalogResult<RebuildReport> {
-    site.files.clear_new_database()?;
     let built = {
-        let database = Database::open(&site.files.new_database(), Use::Build, BUILD_CACHE_KIB)?;
+        let database = site.new_database(BUILD_CACHE_KIB)?;
         let built = build(site, &database, source)?;
         match built.head {
             Some(head) => database.store_head(&head)?,

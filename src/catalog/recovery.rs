@@ -33,20 +33,22 @@ pub(super) struct Recovered {
     pub(super) replaced: bool,
 }
 
-/// Refuses what a later version of this program made: it is neither damage,
-/// nor may anything be written over it.
+/// Refuses what a later version of this program made, and what no key here
+/// opens: it is neither damage, nor may anything be written over it.
 ///
-/// Error: `Newer`. What cannot be read is no error here.
-pub(super) fn refuse_newer(site: &Site) -> CatalogResult<()> {
-    match site.replica.refuse_newer() {
-        Err(error @ CatalogError::Newer { .. }) => return Err(error),
+/// Errors: `NoKeys`, `UnknownEpoch`, `NotPlain`, `Newer`. What cannot be read is no error here.
+pub(super) fn refuse_foreign(site: &Site) -> CatalogResult<()> {
+    match site.replica.refuse_foreign() {
+        Err(
+            error @ (CatalogError::Newer { .. } | CatalogError::UnknownEpoch { .. } | CatalogError::NotPlain { .. }),
+        ) => return Err(error),
         Err(error) => tracing::debug!("the catalog's journal cannot be looked at: {error}"),
         Ok(()) => {}
     }
     if !site.files.database_exists() {
         return Ok(());
     }
-    let opened = Database::open(&site.files.database(), Use::ReadOnlyMedium, RECOVERY_CACHE_KIB);
+    let opened = site.open_database(Use::ReadOnlyMedium, RECOVERY_CACHE_KIB);
     match opened.and_then(|database| database.newer_schema()) {
         // The version of a file that is damaged says nothing.
         Ok(Some(version)) if site.files.check_seal() != SealState::Broken => Err(CatalogError::Newer {
@@ -59,7 +61,7 @@ pub(super) fn refuse_newer(site: &Site) -> CatalogResult<()> {
 
 /// Opens the catalog for readers, whatever state it is in.
 pub(super) fn open_pool(site: &Site) -> CatalogResult<Pool> {
-    refuse_newer(site)?;
+    refuse_foreign(site)?;
     if site.files.database_exists()
         && site.files.check_seal() == SealState::Matches
         && matches!(standing(site, Use::ReadOnlyMedium, SealState::Matches), Standing::Current { .. })
@@ -76,7 +78,7 @@ pub(super) fn open_pool(site: &Site) -> CatalogResult<Pool> {
         },
         // A writer is at work: its database has no seal, and is good.
         Err(CatalogError::Locked { .. }) => {
-            let opened = Database::open(&site.files.database(), Use::ReadOnlyMedium, RECOVERY_CACHE_KIB);
+            let opened = site.open_database(Use::ReadOnlyMedium, RECOVERY_CACHE_KIB);
             match opened.and_then(|database| database.check_identity(site.archive.descriptor().id)) {
                 Ok(()) => Ok(file_pool(site)),
                 Err(_) => pool_in_memory(site),
@@ -86,10 +88,12 @@ pub(super) fn open_pool(site: &Site) -> CatalogResult<Pool> {
             tracing::debug!("the catalog is opened read-only: {error}");
             let seal = site.files.check_seal();
             match standing(site, Use::ReadOnlyMedium, seal) {
-                Standing::Current { .. } => Ok(Pool::of_file(site.files.database(), Use::ReadOnlyMedium)),
+                Standing::Current { .. } => {
+                    Ok(Pool::of_file(site.files.database(), site.key.clone(), Use::ReadOnlyMedium))
+                }
                 Standing::JournalLost { why } => {
                     tracing::warn!("the catalog's journal is damaged ({why}); the database is used");
-                    Ok(Pool::of_file(site.files.database(), Use::ReadOnlyMedium))
+                    Ok(Pool::of_file(site.files.database(), site.key.clone(), Use::ReadOnlyMedium))
                 }
                 Standing::Behind { .. } | Standing::Unusable { .. } => pool_in_memory(site),
             }
@@ -100,7 +104,7 @@ pub(super) fn open_pool(site: &Site) -> CatalogResult<Pool> {
 fn file_pool(site: &Site) -> Pool {
     // Where nothing can be written, SQLite must not try to.
     let usage = if site.files.database_is_writable() { Use::Read } else { Use::ReadOnlyMedium };
-    Pool::of_file(site.files.database(), usage)
+    Pool::of_file(site.files.database(), site.key.clone(), usage)
 }
 
 fn pool_in_memory(site: &Site) -> CatalogResult<Pool> {
@@ -116,19 +120,19 @@ fn pool_in_memory(site: &Site) -> CatalogResult<Pool> {
 
 /// Makes the database good and current. The writer's lock must be held.
 pub(super) fn recover(site: &Site) -> CatalogResult<Recovered> {
-    refuse_newer(site)?;
+    refuse_foreign(site)?;
     let seal = site.files.check_seal();
     match standing(site, Use::Write, seal) {
         Standing::Current { sealed } => {
             if !sealed {
-                let database = Database::open(&site.files.database(), Use::Write, RECOVERY_CACHE_KIB)?;
+                let database = site.open_database(Use::Write, RECOVERY_CACHE_KIB)?;
                 close_sealed(site, database)?;
             }
         }
         Standing::Behind { groups, head } => {
             tracing::info!("the catalog's database was behind its journal by {} changes; replaying", groups.len());
             site.files.unseal()?;
-            let database = Database::open(&site.files.database(), Use::Write, RECOVERY_CACHE_KIB)?;
+            let database = site.open_database(Use::Write, RECOVERY_CACHE_KIB)?;
             if let Err(error) = catch_up(&site.replica, &database, &groups, &head) {
                 tracing::warn!("replaying the catalog's journal failed: {error}");
                 drop(database);
@@ -139,7 +143,7 @@ pub(super) fn recover(site: &Site) -> CatalogResult<Recovered> {
         Standing::JournalLost { why } => {
             report(site, &format!("the journal was damaged or lost ({why}); written anew from the database"));
             site.files.unseal()?;
-            let database = Database::open(&site.files.database(), Use::Write, RECOVERY_CACHE_KIB)?;
+            let database = site.open_database(Use::Write, RECOVERY_CACHE_KIB)?;
             let mut chain = database.head()?.chain;
             chain.sequence = chain.sequence.max(highest_sequence(&site.replica)?);
             if let Err(error) = replace_journal(&site.replica, &database, chain) {
@@ -210,7 +214,7 @@ fn standing(site: &Site, usage: Use, seal: SealState) -> Standing {
         return unusable("its bytes do not match its seal".into());
     }
     let examine = || -> CatalogResult<Head> {
-        let database = Database::open(&site.files.database(), usage, RECOVERY_CACHE_KIB)?;
+        let database = site.open_database(usage, RECOVERY_CACHE_KIB)?;
         database.check_identity(site.archive.descriptor().id)?;
         if seal == SealState::Missing {
             database.quick_check()?;
@@ -293,6 +297,18 @@ pub(super) fn journal_faults(replica: &Replica, head: &Head) -> CatalogResult<Ve
     for kind in [FileKind::Snapshot, FileKind::Journal] {
         if !current.contains(&kind) {
             faults.push(format!("{}: missing", Replica::file_key(kind, head.file)));
+        }
+    }
+    Ok(faults)
+}
+
+/// What is wrong with each file by itself.
+pub(super) fn file_faults(replica: &Replica) -> CatalogResult<Vec<String>> {
+    let mut faults = Vec::new();
+    for (kind, start) in replica.files()? {
+        let scan = replica.scan(kind, start)?;
+        if let Some(fault) = scan.fault {
+            faults.push(format!("{}: {fault}", Replica::file_key(kind, start)));
         }
     }
     Ok(faults)

@@ -55,11 +55,13 @@ impl CatalogWriter {
         if recovery::recover(&shared.site)?.replaced {
             shared.pool.reset();
         }
-        let database = Database::open(&shared.site.files.database(), Use::Write, WRITER_CACHE_KIB)?;
+        let database = shared.site.open_database(Use::Write, WRITER_CACHE_KIB)?;
         let head = database.head()?;
         let snapshot_length = shared.site.replica.length(FileKind::Snapshot, head.file)?.unwrap_or(0);
         let state = State { database, head, snapshot_length, unsealed: Cell::new(false), broken: false };
-        Ok(Self { shared: shared.clone(), state: Mutex::new(state), _lock: lock })
+        let writer = Self { shared: shared.clone(), state: Mutex::new(state), _lock: lock };
+        writer.follow_epoch(head)?;
+        Ok(writer)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -173,6 +175,15 @@ impl CatalogWriter {
     /// Closes the catalog cleanly: checkpoints and seals the database.
     pub fn finish(self) -> CatalogResult<()> {
         self.seal()
+    }
+
+    /// After a rotation of the keys the journal is begun anew, so that the new epoch's key seals what is written.
+    fn follow_epoch(&self, head: Head) -> CatalogResult<()> {
+        if self.shared.site.replica.is_outdated(head.file)? {
+            tracing::info!("the catalog's journal is begun anew with the key of the current epoch");
+            self.rewrite_journal()?;
+        }
+        Ok(())
     }
 
     /// Replaces journal and snapshot by a fresh snapshot.

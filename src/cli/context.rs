@@ -154,7 +154,7 @@ impl OpenObjects {
     pub fn open_catalog(self) -> CliResult<OpenArchive> {
         let Self { directory, archive, seen } = self;
         // The log is made only here, so that looking at a foreign directory leaves nothing there.
-        let health = Arc::new(HealthLog::open(&directory)?);
+        let health = Arc::new(HealthLog::open_for(&directory, &archive)?);
         seen.log_to(&health);
         let catalog = Arc::new(Catalog::open(&directory, &archive)?);
         Ok(OpenArchive { directory, archive, catalog, health, seen })
