@@ -129,6 +129,45 @@ pub enum CatalogError {
         /// The file.
         place: String,
     },
+    /// A store has gone back to an earlier state.
+    #[error(
+        "{store} presents generation {presented}, this machine has seen {seen}: an older state was put in its place; if \
+         you did that yourself (a restored disk), run the command again with --accept-rollback"
+    )]
+    RolledBack {
+        /// The store.
+        store: String,
+        /// Number of the block after the last one that it has.
+        presented: u64,
+        /// The same, as it was seen before.
+        seen: u64,
+    },
+    /// A store's history is not the continuation of the one that was seen.
+    #[error(
+        "{store} presents generation {presented}, which does not continue generation {seen} as this machine has seen it: \
+         the archive was continued from an older state elsewhere; if that is right, run the command again with \
+         --accept-rollback"
+    )]
+    Forked {
+        /// The store.
+        store: String,
+        /// Number of the block after the last one that it has.
+        presented: u64,
+        /// The same, as it was seen before.
+        seen: u64,
+    },
+    /// An archive that was encrypted says that it is not.
+    #[error(
+        "{store} says that the archive is not encrypted, and this machine has seen it encrypted ({}); if that is right, \
+         run the command again with --accept-rollback",
+        file.display()
+    )]
+    NotEncrypted {
+        /// The store.
+        store: String,
+        /// What remembers it.
+        file: PathBuf,
+    },
     /// A local file of the catalog failed.
     #[error("cannot {operation} {file}")]
     Local {
@@ -168,7 +207,9 @@ impl CatalogError {
             Self::Database { .. } => ErrorClass::Unavailable,
             Self::Newer { .. } | Self::Format(FormatError::Version { .. }) => ErrorClass::NotSupported,
             Self::NoKeys | Self::UnknownEpoch { .. } => ErrorClass::WrongKey,
-            Self::NotPlain { .. } => ErrorClass::Unavailable,
+            Self::NotPlain { .. } | Self::RolledBack { .. } | Self::Forked { .. } | Self::NotEncrypted { .. } => {
+                ErrorClass::Unavailable
+            }
             Self::Damaged { .. } | Self::Format(_) => ErrorClass::Damaged,
             Self::Local { source, .. } => match source.kind() {
                 std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorClass::NoSpace,

@@ -4,6 +4,7 @@
 use super::apply::Applier;
 use super::database::{Database, Head, Pool, Use};
 use super::local::SealState;
+use super::presented::{refuse_old_database, refuse_rollback};
 use super::rebuild::{self, RebuildSource};
 use super::replica::{Replica, Scan, Span};
 use super::{CatalogError, CatalogResult, Site};
@@ -15,13 +16,13 @@ const RECOVERY_CACHE_KIB: u32 = 32 << 10;
 
 /// What the database is worth.
 #[derive(Debug)]
-enum Standing {
+pub(super) enum Standing {
     /// It says what the journal says.
-    Current { sealed: bool },
+    Current { sealed: bool, head: Head },
     /// These groups of the journal are missing; then it stands at the head.
     Behind { groups: Vec<(u64, Span)>, head: Head },
     /// It is good, and the journal on the store is not.
-    JournalLost { why: String },
+    JournalLost { why: String, head: Head },
     /// It is missing or damaged, or the journal went on without it.
     Unusable { why: String },
 }
@@ -62,15 +63,18 @@ pub(super) fn refuse_foreign(site: &Site) -> CatalogResult<()> {
 /// Opens the catalog for readers, whatever state it is in.
 pub(super) fn open_pool(site: &Site) -> CatalogResult<Pool> {
     refuse_foreign(site)?;
-    if site.files.database_exists()
-        && site.files.check_seal() == SealState::Matches
-        && matches!(standing(site, Use::ReadOnlyMedium, SealState::Matches), Standing::Current { .. })
-    {
-        return Ok(file_pool(site));
+    let seen = site.memory.seen();
+    if site.files.database_exists() && site.files.check_seal() == SealState::Matches {
+        let standing = standing(site, Use::ReadOnlyMedium, SealState::Matches);
+        if matches!(standing, Standing::Current { .. }) {
+            refuse_rollback(site, seen, &standing)?;
+            return Ok(file_pool(site));
+        }
     }
     match site.files.lock() {
         Ok(_lock) => match recover(site) {
             Ok(_) => Ok(file_pool(site)),
+            Err(error @ (CatalogError::RolledBack { .. } | CatalogError::Forked { .. })) => Err(error),
             Err(error) => {
                 tracing::warn!("the catalog's database cannot be brought up to date: {error}");
                 pool_in_memory(site)
@@ -79,19 +83,31 @@ pub(super) fn open_pool(site: &Site) -> CatalogResult<Pool> {
         // A writer is at work: its database has no seal, and is good.
         Err(CatalogError::Locked { .. }) => {
             let opened = site.open_database(Use::ReadOnlyMedium, RECOVERY_CACHE_KIB);
-            match opened.and_then(|database| database.check_identity(site.archive.descriptor().id)) {
-                Ok(()) => Ok(file_pool(site)),
-                Err(_) => pool_in_memory(site),
+            let head = opened.and_then(|database| {
+                database.check_identity(site.archive.descriptor().id)?;
+                database.head()
+            });
+            match head {
+                Ok(head) => {
+                    refuse_old_database(site, seen, head)?;
+                    Ok(file_pool(site))
+                }
+                Err(error) => {
+                    refuse_rollback(site, seen, &Standing::Unusable { why: error.to_string() })?;
+                    pool_in_memory(site)
+                }
             }
         }
         Err(error) => {
             tracing::debug!("the catalog is opened read-only: {error}");
             let seal = site.files.check_seal();
-            match standing(site, Use::ReadOnlyMedium, seal) {
+            let standing = standing(site, Use::ReadOnlyMedium, seal);
+            refuse_rollback(site, seen, &standing)?;
+            match standing {
                 Standing::Current { .. } => {
                     Ok(Pool::of_file(site.files.database(), site.key.clone(), Use::ReadOnlyMedium))
                 }
-                Standing::JournalLost { why } => {
+                Standing::JournalLost { why, .. } => {
                     tracing::warn!("the catalog's journal is damaged ({why}); the database is used");
                     Ok(Pool::of_file(site.files.database(), site.key.clone(), Use::ReadOnlyMedium))
                 }
@@ -121,9 +137,12 @@ fn pool_in_memory(site: &Site) -> CatalogResult<Pool> {
 /// Makes the database good and current. The writer's lock must be held.
 pub(super) fn recover(site: &Site) -> CatalogResult<Recovered> {
     refuse_foreign(site)?;
+    let seen = site.memory.seen();
     let seal = site.files.check_seal();
-    match standing(site, Use::Write, seal) {
-        Standing::Current { sealed } => {
+    let standing = standing(site, Use::Write, seal);
+    refuse_rollback(site, seen, &standing)?;
+    match standing {
+        Standing::Current { sealed, .. } => {
             if !sealed {
                 let database = site.open_database(Use::Write, RECOVERY_CACHE_KIB)?;
                 close_sealed(site, database)?;
@@ -140,7 +159,7 @@ pub(super) fn recover(site: &Site) -> CatalogResult<Recovered> {
             }
             close_sealed(site, database)?;
         }
-        Standing::JournalLost { why } => {
+        Standing::JournalLost { why, .. } => {
             report(site, &format!("the journal was damaged or lost ({why}); written anew from the database"));
             site.files.unseal()?;
             let database = site.open_database(Use::Write, RECOVERY_CACHE_KIB)?;
@@ -227,12 +246,12 @@ fn standing(site: &Site, usage: Use, seal: SealState) -> Standing {
     };
     let sealed = seal == SealState::Matches;
     match site.replica.ends_at(&head) {
-        Ok(true) => Standing::Current { sealed },
+        Ok(true) => Standing::Current { sealed, head },
         Ok(false) => compare(&site.replica, &head, sealed)
-            .unwrap_or_else(|error| Standing::JournalLost { why: error.to_string() }),
+            .unwrap_or_else(|error| Standing::JournalLost { why: error.to_string(), head }),
         Err(error) => {
             tracing::warn!("the catalog's journal cannot be read: {error}");
-            Standing::Current { sealed }
+            Standing::Current { sealed, head }
         }
     }
 }
@@ -250,7 +269,7 @@ fn compare(replica: &Replica, head: &Head, sealed: bool) -> CatalogResult<Standi
             Some(end) if end.chain.sequence > head.chain.sequence => {
                 Standing::Unusable { why: "the journal on the store is longer and does not contain it".into() }
             }
-            _ => Standing::JournalLost { why: "it does not contain the database's last change".into() },
+            _ => Standing::JournalLost { why: "it does not contain the database's last change".into(), head: *head },
         });
     }
     let mut at = *head;
@@ -270,7 +289,7 @@ fn compare(replica: &Replica, head: &Head, sealed: bool) -> CatalogResult<Standi
     }
     if groups.is_empty() && at == *head {
         // What stands behind the head was cut off by a crash; the next change cuts it.
-        return Ok(Standing::Current { sealed });
+        return Ok(Standing::Current { sealed, head: at });
     }
     Ok(Standing::Behind { groups, head: at })
 }

@@ -167,6 +167,17 @@ impl Replica {
         }
     }
 
+    /// The place of a journal's block, if it is authentic.
+    pub(super) fn authentic_place(&self, start: u64, bytes: &[u8]) -> CatalogResult<Option<ChainHead>> {
+        let Ok(block) = Block::parse(bytes) else { return Ok(None) };
+        let authentic = if block.header {
+            self.keys.open_header(FileKind::Journal, bytes).is_ok()
+        } else {
+            self.keys.opened(self.epoch(start)?)?.payload(&block).is_ok()
+        };
+        Ok(authentic.then_some(block.place))
+    }
+
     /// The block of a journal at an offset; `None` when it cannot be had.
     pub(super) fn read_block(&self, start: u64, offset: u64) -> CatalogResult<Option<Vec<u8>>> {
         let file = match self.store.open(&self.key(&FileKind::Journal.file_name(start))?) {

@@ -245,7 +245,7 @@ fn is_refused(place: &Place, named: &str) {
 }
 
 fn set_schema(place: &Place, version: i64) {
-    let site = Site::new(&place.home(), &place.archive()).unwrap();
+    let site = Site::new(&place.home(), &place.archive(), TrustedHeads::nowhere()).unwrap();
     let database = site.open_database(Use::Write, 1024).unwrap();
     database.put_meta("schema", version).unwrap();
 }
