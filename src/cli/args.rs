@@ -450,6 +450,8 @@ pub enum KeyCommand {
     },
     /// Put a new secret in the place of the one that the archive is opened with
     Change(NewKeyArgs),
+    /// Add a slot for a new secret that is split into shares, some of which open the archive together
+    Split(SplitKeyArgs),
     /// Encrypt what is written from now on with a new key
     Rotate {
         /// Encrypt what is stored already anew, too
@@ -477,7 +479,29 @@ pub struct NewKeyArgs {
     /// Do not ask for words of the recovery phrase
     #[arg(long, requires = "new_recovery_phrase")]
     pub no_confirm: bool,
+    /// Write the recovery phrase into this new file instead: a page to print, or plain text if it ends with .txt
+    // `requires` alone lets it pass beside another secret, as that conflicts with what is required.
+    #[arg(long, value_name = "FILE", requires = "new_recovery_phrase", value_hint = ValueHint::FilePath)]
+    #[arg(conflicts_with_all = ["new_passphrase_file", "new_key_file", "new_key_command"])]
+    pub page: Option<PathBuf>,
     /// A name for the slot
+    #[arg(long, value_name = "TEXT")]
+    pub label: Option<String>,
+}
+
+/// A secret in shares.
+#[derive(Debug, Args)]
+pub struct SplitKeyArgs {
+    /// How many shares shall be needed, at least 2
+    #[arg(long, value_name = "COUNT")]
+    pub threshold: u8,
+    /// How many shares there shall be, at most 100
+    #[arg(long, value_name = "COUNT")]
+    pub shares: u8,
+    /// Write each share into new files in this directory, as text and as a page to print, instead of showing them
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub out: Option<PathBuf>,
+    /// A name for the slot [default: how many shares are needed, and their set]
     #[arg(long, value_name = "TEXT")]
     pub label: Option<String>,
 }

@@ -283,7 +283,8 @@ impl Served {
         let failed = |error: VfsError| CliError::new(error.class(), error.to_string());
         let vfs = LiveVfs::open(archive.clone(), catalog, health, staging, limits, policy).map_err(failed)?;
         let vfs = Arc::new(vfs);
-        let options = WritebackOptions { delay: config.delay.0, ..WritebackOptions::default() };
+        let compression = Some(Arc::new(context.config().compression.rules(archive.descriptor().compression)?));
+        let options = WritebackOptions { delay: config.delay.0, compression, ..WritebackOptions::default() };
         let writeback = Writeback::start(&vfs, options).map_err(failed)?;
         Ok(Filesystem::Live { vfs, writeback, quota })
     }

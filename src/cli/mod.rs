@@ -17,6 +17,7 @@ mod logging;
 pub mod namespace;
 mod new_secret;
 pub mod output;
+mod paper;
 mod retention;
 mod secrets;
 mod service;

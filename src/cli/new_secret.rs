@@ -7,6 +7,7 @@ use super::error::{CliError, CliResult};
 use super::secrets::{self, Origin};
 use super::terminal::Terminal;
 use crate::base::ErrorClass;
+use crate::keys::page::{About, Sheet};
 use crate::keys::phrase::{PHRASE_WORDS, RecoveryPhrase};
 use crate::keys::{NewSlot, SlotKind, SlotSecret, random_key};
 use zeroize::Zeroizing;
@@ -70,7 +71,8 @@ pub(super) fn chosen(context: &Context, args: &NewKeyArgs, label: &str) -> CliRe
     } else if let Some(command) = &args.new_key_command {
         Origin::Command(command.clone())
     } else if args.new_recovery_phrase {
-        let phrase = NewPhrase::make(context, !args.no_confirm)?;
+        // What is on a page need not be on a screen.
+        let phrase = NewPhrase::make(context, !args.no_confirm && args.page.is_none())?;
         return Ok((phrase.slot(label.unwrap_or_default())?, Some(phrase)));
     } else {
         let instead = "--new-passphrase-file, --new-key-file, --new-key-command or --new-recovery-phrase";
@@ -110,6 +112,11 @@ impl NewPhrase {
     /// Prints it, unless a person has seen it already.
     pub(super) fn print(&self, context: &Context) -> CliResult<()> {
         if self.confirmed { Ok(()) } else { context.out().line(shown(&self.phrase).trim_end()) }
+    }
+
+    /// The sheet of paper for it.
+    pub(super) fn sheet(&self, about: &About<'_>) -> Sheet {
+        Sheet::of_phrase(&self.phrase, about)
     }
 
     /// As JSON shows it.

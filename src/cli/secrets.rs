@@ -4,8 +4,8 @@
 use super::error::{CliError, CliResult};
 use super::output::printable;
 use crate::base::ErrorClass;
-use crate::keys::phrase::RecoveryPhrase;
-use crate::keys::shares::{self, Share};
+use crate::keys::phrase::{PHRASE_WORDS, RecoveryPhrase};
+use crate::keys::shares::{self, SHARE_WORDS, Share, SharesError};
 use crate::keys::{MAX_SECRET, SlotKind, SlotSecret};
 use std::fs::File;
 use std::io::{self, Read};
@@ -166,6 +166,23 @@ pub(super) fn typed(bytes: Zeroizing<Vec<u8>>) -> CliResult<Vec<SlotSecret>> {
     let phrase =
         phrase.map(|phrase| SlotSecret::random(SlotKind::Recovery, phrase.secret())).transpose().map_err(wrong)?;
     Ok([phrase, Some(slot_secret(SlotKind::Passphrase, bytes)?)].into_iter().flatten().collect())
+}
+
+/// A share that somebody has typed.
+pub(super) fn typed_share(bytes: &[u8]) -> Result<Share, SharesError> {
+    // Bytes that are no text are no word of the list either.
+    Share::parse(&Zeroizing::new(String::from_utf8_lossy(bytes).into_owned()))
+}
+
+/// What is wrong with something typed that looks like a recovery phrase or a share, and is none.
+pub(super) fn misread(bytes: &[u8]) -> Option<String> {
+    let text = Zeroizing::new(String::from_utf8_lossy(bytes).into_owned());
+    let longest_phrase = (PHRASE_WORDS + SHARE_WORDS) / 2;
+    match text.split_whitespace().filter(|word| word.contains(char::is_alphabetic)).count() {
+        words if words < PHRASE_WORDS / 2 => None,
+        words if words <= longest_phrase => RecoveryPhrase::parse(&text).err().map(|error| error.to_string()),
+        _ => typed_share(bytes).err().map(|error| error.to_string()),
+    }
 }
 
 /// Hands a secret to another process of this program: its kind, then its bytes to the end.

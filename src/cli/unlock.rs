@@ -10,6 +10,7 @@ use super::terminal::Terminal;
 use crate::archive::Archive;
 use crate::base::{Digest, ErrorClass};
 use crate::format::ArchiveDescriptor;
+use crate::keys::shares::{Gathering, Share};
 use crate::keys::{KeyError, KeyRing, OpenRing, RingCopies, SlotKind, SlotSecret};
 use crate::store::{BlockStore, LocalStore};
 use std::collections::BTreeMap;
@@ -129,17 +130,53 @@ impl Attempt<'_> {
             if typed.is_empty() {
                 break;
             }
+            if let Ok(share) = secrets::typed_share(&typed) {
+                match self.shares(terminal, share)? {
+                    Some(opened) => return Ok(Some(opened)),
+                    None => continue,
+                }
+            }
+            let misread = secrets::misread(&typed);
             for secret in secrets::typed(typed)? {
                 if let Some(opened) = self.with(secret, "what was typed")? {
                     return Ok(Some(opened));
                 }
             }
             if attempt < ATTEMPTS {
-                terminal.say("It does not open the archive. Try again.\n")?;
+                terminal.say(&misread.unwrap_or_else(|| "It does not open the archive. Try again.".into()))?;
+                terminal.say("\n")?;
             }
         }
         self.tried.dedup();
         Ok(None)
+    }
+
+    /// Asks for shares, after the first, until there are enough or the person has no more.
+    fn shares(&mut self, terminal: &mut Terminal, first: Share) -> CliResult<Option<(OpenRing, SlotSecret)>> {
+        let mut gathering = Gathering::default();
+        let mut share = first;
+        loop {
+            match gathering.take(share) {
+                Ok(Some(secret)) => {
+                    return self.with(SlotSecret::random(SlotKind::Shares, &secret)?, "the shares that were typed");
+                }
+                Ok(None) => {}
+                Err(error) => terminal.say(&format!("{error}\n"))?,
+            }
+            let Some(missing) = gathering.missing() else { return Ok(None) };
+            share = loop {
+                let here = gathering.have().len();
+                let typed = terminal.ask_secret(&format!("Share {} of {}: ", here + 1, here + usize::from(missing)))?;
+                if typed.is_empty() {
+                    self.tried.push(format!("{here} shares, {missing} too few"));
+                    return Ok(None);
+                }
+                match secrets::typed_share(&typed) {
+                    Ok(share) => break share,
+                    Err(error) => terminal.say(&format!("{error}\n"))?,
+                }
+            };
+        }
     }
 
     fn failure(&self) -> CliError {

@@ -4,6 +4,7 @@ mod list;
 mod reencrypt;
 mod rotate;
 mod slots;
+mod split;
 
 pub(super) use list::slot_json;
 
@@ -12,7 +13,10 @@ use crate::cli::args::KeyCommand;
 use crate::cli::context::{Context, OpenObjects, state_directory};
 use crate::cli::error::{CliError, CliResult};
 use crate::cli::exit::ExitStatus;
+use crate::cli::paper::Paper;
 use crate::cli::unlock::{Ask, Unlocked};
+use crate::keys::KeyError;
+use crate::keys::page::About;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::File;
 use std::path::Path;
@@ -24,6 +28,7 @@ pub(super) fn run(context: &Context, command: &KeyCommand) -> CliResult<ExitStat
         KeyCommand::Add(args) => slots::add(context, args),
         KeyCommand::Remove { id } => slots::remove(context, id),
         KeyCommand::Change(args) => slots::change(context, args),
+        KeyCommand::Split(args) => split::run(context, args),
         KeyCommand::Rotate { reencrypt: true } => reencrypt::run(context),
         KeyCommand::Rotate { reencrypt: false } => rotate::run(context),
     }
@@ -69,6 +74,24 @@ impl Change {
     /// Writes the changed ring.
     fn save(&mut self) -> CliResult<()> {
         Ok(self.unlocked.ring.save(&**self.objects.archive.store())?)
+    }
+
+    /// Writes the changed ring. What was written on paper for its new slot is
+    /// taken back if there is no such slot.
+    fn save_with(&mut self, paper: Option<&Paper>) -> CliResult<()> {
+        let saved = self.unlocked.ring.save(&**self.objects.archive.store());
+        // When one copy of the ring is written, it has the slot.
+        if let (Err(error), Some(paper)) = (&saved, paper)
+            && !matches!(error, KeyError::HalfWritten(_))
+        {
+            paper.take_back();
+        }
+        Ok(saved?)
+    }
+
+    /// What a page for a new slot says of the archive.
+    fn about<'a>(&self, name: &'a str) -> About<'a> {
+        About { archive: self.objects.archive.descriptor().id, name, date: self.now.seconds }
     }
 }
 

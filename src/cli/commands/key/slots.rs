@@ -8,6 +8,8 @@ use crate::cli::context::Context;
 use crate::cli::error::{CliError, CliResult};
 use crate::cli::exit::ExitStatus;
 use crate::cli::new_secret::{self, NewPhrase};
+use crate::cli::paper::{self, Paper};
+use crate::keys::page;
 use crate::keys::{KeyError, KeyRing, SlotId};
 
 /// What the removal of a secret does not do.
@@ -19,15 +21,17 @@ const REMOVED: &str = "The old secret opens this key ring no more. But whoever k
 /// Adds a slot.
 pub(super) fn add(context: &Context, args: &NewKeyArgs) -> CliResult<ExitStatus> {
     let mut change = Change::begin(context)?;
+    let paper = paper(args, &change)?;
     let (slot, phrase) = new_secret::chosen(context, args, "")?;
     let id = change.unlocked.ring.add_slot(&slot, change.now)?;
-    finish(context, change, id, phrase.as_ref(), None)?;
+    finish(context, change, id, phrase.as_ref(), paper, None)?;
     Ok(ExitStatus::Done)
 }
 
 /// Puts a new secret in the place of the one that was used.
 pub(super) fn change(context: &Context, args: &NewKeyArgs) -> CliResult<ExitStatus> {
     let mut change = Change::begin(context)?;
+    let paper = paper(args, &change)?;
     let ring = &mut change.unlocked.ring;
     let Some(used) = ring.used_slot().cloned() else {
         return Err(CliError::new(ErrorClass::Internal, "the slot that was used is gone"));
@@ -36,8 +40,22 @@ pub(super) fn change(context: &Context, args: &NewKeyArgs) -> CliResult<ExitStat
     let same_kind = args.new_key_file.is_none() && !args.new_recovery_phrase;
     let (slot, phrase) = new_secret::chosen(context, args, if same_kind { &used.label } else { "" })?;
     let id = ring.replace_slot(used.id, &slot, change.now)?;
-    finish(context, change, id, phrase.as_ref(), Some(used.id))?;
+    finish(context, change, id, phrase.as_ref(), paper, Some(used.id))?;
     Ok(ExitStatus::Done)
+}
+
+/// The page for the recovery phrase, if one is wanted.
+fn paper(args: &NewKeyArgs, change: &Change) -> CliResult<Option<Paper>> {
+    args.page.clone().map(|file| Paper::new(vec![file], &change.objects.directory)).transpose()
+}
+
+/// Writes the page: plain text where the file's name says so.
+fn write_page(paper: &mut Paper, phrase: &NewPhrase, change: &Change) -> CliResult<()> {
+    let name = paper::name_of(&change.objects.directory);
+    let sheet = phrase.sheet(&change.about(&name));
+    let is_text = paper.files().iter().all(|file| file.extension().is_some_and(|ending| ending == "txt"));
+    let page = if is_text { sheet.text() } else { page::html(&[sheet]) };
+    paper.write(&page).inspect_err(|_| paper.take_back())
 }
 
 /// Writes the ring with its new slot, and tells of it.
@@ -46,9 +64,13 @@ fn finish(
     mut change: Change,
     id: SlotId,
     phrase: Option<&NewPhrase>,
+    mut paper: Option<Paper>,
     replaced: Option<SlotId>,
 ) -> CliResult<()> {
-    change.save()?;
+    if let (Some(paper), Some(phrase)) = (&mut paper, phrase) {
+        write_page(paper, phrase, &change)?;
+    }
+    change.save_with(paper.as_ref())?;
     let out = context.out();
     let ring = change.unlocked.ring.ring();
     let slot = find(ring, id)?;
@@ -57,15 +79,23 @@ fn finish(
         None => out.line(format_args!("Added slot {id} ({kind})."))?,
         Some(old) => out.line(format_args!("Slot {id} ({kind}) is in the place of slot {old}. {REMOVED}"))?,
     }
-    if let Some(phrase) = phrase {
-        phrase.print(context)?;
+    let page = paper.as_ref().and_then(|paper| paper.files().first());
+    match (page, phrase) {
+        (Some(page), _) => out.line(format_args!(
+            "The recovery phrase is in {}: print it, keep it where nobody else comes, and delete the file.",
+            page.display()
+        ))?,
+        (None, Some(phrase)) => phrase.print(context)?,
+        (None, None) => {}
     }
     let mut document = serde_json::json!({ "slot": slot_json(slot), "generation": ring.generation() });
     if let Some(old) = replaced {
         document["replaced"] = serde_json::json!(old);
         document["note"] = REMOVED.into();
     }
-    if let Some(phrase) = phrase {
+    if let Some(page) = page {
+        document["page"] = serde_json::json!(page);
+    } else if let Some(phrase) = phrase {
         document["recovery_phrase"] = phrase.json().as_str().into();
     }
     out.json(&document)
