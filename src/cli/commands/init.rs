@@ -55,7 +55,7 @@ pub(super) fn run(context: &Context, args: &InitArgs) -> CliResult<ExitStatus> {
         archive = archive.unlocked(ring.keys().clone());
     }
     let archive = Arc::new(archive);
-    Catalog::create(&directory, &archive)?;
+    Catalog::create_trusted(&directory, &archive, context.trusted_heads())?;
     show(context, &directory, &archive, &domain, keys.as_ref())?;
     Ok(ExitStatus::Done)
 }
