@@ -18,10 +18,6 @@ use std::path::{Path, PathBuf};
 
 /// How often a person may try.
 const ATTEMPTS: u32 = 3;
-/// What systemd hands to a service, by name.
-const CREDENTIALS: [(&str, fn(PathBuf) -> Origin); 2] =
-    [("blockframe-passphrase", Origin::PassphraseFile), ("blockframe-key", Origin::KeyFile)];
-
 /// A key ring that was opened.
 #[derive(Debug)]
 pub(super) struct Unlocked {
@@ -80,8 +76,15 @@ pub(super) fn configured(context: &Context) -> Vec<Origin> {
 /// Credentials that the service manager passes, see systemd.exec(5).
 fn credentials() -> Vec<Origin> {
     let Some(directory) = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from) else { return Vec::new() };
-    let files = CREDENTIALS.into_iter().map(|(name, origin)| (directory.join(name), origin));
-    files.filter(|(path, _)| path.is_file()).map(|(path, origin)| origin(path)).collect()
+    let known = [
+        Origin::PassphraseFile(directory.join("blockframe-passphrase")),
+        Origin::KeyFile(directory.join("blockframe-key")),
+    ];
+    let is_there = |origin: &Origin| match origin {
+        Origin::PassphraseFile(path) | Origin::KeyFile(path) => path.is_file(),
+        _ => false,
+    };
+    known.into_iter().filter(is_there).collect()
 }
 
 /// One archive's ring on a store, and what it is asked with.

@@ -152,7 +152,11 @@ fn opened(context: &Context, objects: OpenObjects, shown: &str) -> Vec<Check> {
                 }
             }
         }
-        Err(error) => Err(error),
+        Err(error) => {
+            let fix = "copy blockframe-keys.json of this archive there, from another store or a backup";
+            checks.push(Check::problem("encryption", error.to_string(), fix));
+            Ok(())
+        }
     };
     if let Err(error) = catalog {
         archive = not_opened(&error, shown);
