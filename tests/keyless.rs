@@ -22,6 +22,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 type Picture = BTreeMap<PathBuf, Vec<u8>>;
 
@@ -32,7 +33,13 @@ struct Bench {
     picture: Picture,
     closed: Archive,
     ledger: Arc<StoreLedger>,
-    _home: tempfile::TempDir,
+    home: tempfile::TempDir,
+}
+
+fn ledger(home: &Path, closed: &Archive) -> Arc<StoreLedger> {
+    fs::create_dir_all(home.join(".blockframe")).unwrap();
+    let health = Arc::new(HealthLog::open_for(home, closed).unwrap());
+    Arc::new(StoreLedger::new(closed.clone(), health))
 }
 
 /// All bytes of the store but what was kept for inspection, and what the test itself keeps.
@@ -66,10 +73,9 @@ impl Bench {
         let store = Arc::new(LocalStore::open(fixture.dir.path()).unwrap());
         let closed = Archive::open(store, Arc::new(SystemClock), Arc::new(())).unwrap();
         assert!(closed.keys().is_none());
-        let health = Arc::new(HealthLog::open_for(home.path(), &closed).unwrap());
-        let ledger = Arc::new(StoreLedger::new(closed.clone(), health));
+        let ledger = ledger(home.path(), &closed);
         let picture = picture(fixture.dir.path());
-        Self { fixture, files, picture, closed, ledger, _home: home }
+        Self { fixture, files, picture, closed, ledger, home }
     }
 
     fn object(&self, reference: &ObjectRef) -> PathBuf {
@@ -149,14 +155,17 @@ impl Bench {
     }
 
     fn scrub(&self) -> PassSummary {
-        let options = ScrubOptions { bytes_per_second: None, ..ScrubOptions::default() };
-        let stop = Arc::new(StopSignal::default());
-        let scrubber = Scrubber::new(self.closed.clone(), self.ledger.clone(), options, stop, Arc::new(()));
-        let watch = Watch { stop: &|| false, progress: &|_| {}, takes_requests: false };
-        match scrubber.run_pass(PassScope::Everything, &watch).unwrap() {
+        match self.pass(&|| false) {
             PassEnd::Finished(summary) => summary,
             other => panic!("{other:?}"),
         }
+    }
+
+    fn pass(&self, stop: &(dyn Fn() -> bool + Sync)) -> PassEnd {
+        let options = ScrubOptions { bytes_per_second: None, ..ScrubOptions::default() };
+        let signal = Arc::new(StopSignal::default());
+        let scrubber = Scrubber::new(self.closed.clone(), self.ledger.clone(), options, signal, Arc::new(()));
+        scrubber.run_pass(PassScope::Everything, &Watch { stop, progress: &|_| {}, takes_requests: false }).unwrap()
     }
 
     /// Every byte is as it was written.
@@ -400,6 +409,29 @@ fn of_two_whole_manifests_that_differ_neither_replaces_the_other_without_the_key
     }
 }
 
+#[test]
+fn a_pass_that_was_stopped_goes_on_in_another_process_without_a_key() {
+    let mut bench = Bench::encrypted();
+    let mut dice = Dice(9);
+    strike_all_that_is_borne(&bench, &mut dice);
+    let mut stops = 0;
+    let summary = loop {
+        let asked = AtomicUsize::new(0);
+        match bench.pass(&|| asked.fetch_add(1, Ordering::Relaxed) > 40) {
+            PassEnd::Finished(summary) => break summary,
+            PassEnd::Stopped => stops += 1,
+            other => panic!("{other:?}"),
+        }
+        assert!(stops < 1000, "it gets nowhere");
+        bench.ledger = ledger(bench.home.path(), &bench.closed);
+    };
+    assert!(stops > 0);
+    let objects = bench.files.len() as u64;
+    assert_eq!((summary.objects, summary.found.healed), (objects, objects));
+    assert!(bench.home.path().join(".blockframe/state-locked.db").exists());
+    bench.assert_restored("a pass in pieces");
+}
+
 /// An encrypted archive that the file `stick` opens, with a few files in it.
 struct Committed {
     place: Place,
@@ -524,6 +556,10 @@ fn the_commands_find_and_heal_without_a_key_and_say_so() {
     archive.json(&["scrub"], 0);
     archive.json(&["scrub", "status"], 0);
     archive.json(&["health", "--budget", "1kB"], 0);
+    for (file, bytes) in files_below(&archive.place.archive()) {
+        let tells = bytes.windows(12).any(|window| window == b"secret-diary");
+        assert!(!tells, "{} tells a name", file.display());
+    }
     let content = archive.place.run([&KEY[..], &["cat", "src/a.bin"]].concat());
     assert!(content.0.stdout == compressible(2_000_000, 1), "{}", content.stderr());
     archive.place.ok([&KEY[..], &["health"]].concat());
