@@ -244,6 +244,18 @@ fn the_objects_are_found_in_the_store_with_their_lengths() {
     }
 }
 
+#[test]
+fn what_is_not_encrypted_is_no_object_of_an_encrypted_archive() {
+    let bench = Bench::encrypted();
+    let foreign = format!("holiday_{}", "0".repeat(64));
+    fs::create_dir(bench.fixture.dir.path().join(&foreign)).unwrap();
+    assert_eq!(bench.subjects().len(), bench.files.len());
+    assert_eq!(bench.damage(Depth::Full), BTreeSet::new());
+    let known: Vec<String> = bench.subjects().iter().map(|subject| subject.reference.name.to_string()).collect();
+    let found = strangers(&bench.closed, &|name| Ok(known.iter().any(|known| known == name))).unwrap();
+    assert_eq!((found.orphans, found.foreign), (vec![foreign], vec![]));
+}
+
 /// A subject that can be put in order.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Listed(String, String, u64);
