@@ -9,6 +9,7 @@ pub mod context;
 pub mod core_dumps;
 #[cfg(unix)]
 mod daemon;
+mod daemon_log;
 pub mod error;
 pub mod exit;
 pub mod history;
