@@ -215,7 +215,8 @@ impl OpenRing {
     /// Writes the changed ring as the next generation: both copies, durably.
     ///
     /// Errors: `Changed` when the store has another ring than the one that was
-    /// opened; `Store` when nothing was written; `HalfWritten` when one copy was.
+    /// opened; `Store` when the first copy could not be written, which has the
+    /// old ring then, or the new one not durably; `HalfWritten` when the first was and the other was not.
     pub fn save(&mut self, store: &dyn BlockStore) -> KeyResult<()> {
         self.refuse_if_changed(store)?;
         self.ring.generation = self.ring.generation.saturating_add(1);
