@@ -163,12 +163,18 @@ impl OpenObjects {
         unlock(context, &self.directory, &**self.archive.store(), self.archive.descriptor(), ask)
     }
 
+    /// Opens the health log; of an encrypted archive that is closed, the one that holds no names.
+    pub(super) fn open_log(&self) -> CliResult<Arc<HealthLog>> {
+        let health = Arc::new(HealthLog::open_for(&self.directory, &self.archive)?);
+        self.seen.log_to(&health);
+        Ok(health)
+    }
+
     /// Opens the catalog and the health log too.
     pub fn open_catalog(self) -> CliResult<OpenArchive> {
-        let Self { directory, archive, heads, seen } = self;
         // The log is made only here, so that looking at a foreign directory leaves nothing there.
-        let health = Arc::new(HealthLog::open_for(&directory, &archive)?);
-        seen.log_to(&health);
+        let health = self.open_log()?;
+        let Self { directory, archive, heads, seen } = self;
         let catalog = Arc::new(Catalog::open_trusted(&directory, &archive, heads)?);
         Ok(OpenArchive { directory, archive, catalog, health, seen })
     }

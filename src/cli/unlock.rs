@@ -222,6 +222,10 @@ pub(super) fn unlock(
     descriptor: &ArchiveDescriptor,
     ask: Ask,
 ) -> CliResult<Unlocked> {
+    if context.global().no_key {
+        let what = format!("{} is encrypted, and --no-key forbids to open it; leave --no-key out", directory.display());
+        return Err(CliError::new(ErrorClass::WrongKey, what));
+    }
     keep_out_of_core_dumps();
     let copies = RingCopies::read(store, descriptor.id)?;
     let mut attempt = Attempt { copies, rules: descriptor.digest()?, directory, tried: Vec::new() };
