@@ -5,11 +5,14 @@
 //! cargo bench --bench core -- [DIRECTORY] [SIZE_IN_MIB]
 //! ```
 //!
-//! DIRECTORY is on the disk to be measured (default: the temporary directory).
+//! DIRECTORY is on the disk to be measured (default: the temporary directory);
+//! the word `ciphers` in its place measures the ciphers alone.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use blockframe::archive::{Archive, ContentSource, Depth, ObjectPlan, ObjectRef, WriteControl};
-use blockframe::base::{ArchiveId, ContentRange, SystemClock, Timestamp};
+use blockframe::base::{ArchiveId, ContentRange, Secret, SystemClock, Timestamp};
+use blockframe::codec::compress::{Codec, CodecSpec, FRAME_LEN, FrameDecoder, FrameEncoder};
+use blockframe::codec::seal::{CipherSuite, FrameCipher, Tag, frame_cipher, portable_cipher};
 use blockframe::format::{ArchiveDescriptor, ObjectKind, Profile};
 use blockframe::store::LocalStore;
 use std::fs::File;
@@ -108,7 +111,8 @@ fn archive(dir: &Path, profile: Profile) -> Archive {
 fn commit(archive: &Archive, input: &Path) -> ObjectRef {
     let file = File::open(input).unwrap();
     let source = FileSource { len: file.metadata().unwrap().len(), file };
-    let plan = ObjectPlan { readable: b"input".to_vec(), kind: ObjectKind::File, sequence: 1, entry: None };
+    let plan =
+        ObjectPlan { readable: b"input".to_vec(), kind: ObjectKind::File, sequence: 1, entry: None, compression: None };
     let control = WriteControl { progress: &|_| {}, cancel: &AtomicBool::new(false) };
     let written = archive.write_object(&source, &plan, &control).unwrap();
     ObjectRef { name: written.manifest.name.clone(), root: written.manifest.root() }
@@ -263,13 +267,163 @@ fn damage(archive: &Archive, reference: &ObjectRef, dir: &Path) {
     );
 }
 
+/// GiB/s with which `work` goes over `bytes` bytes.
+fn speed(bytes: usize, work: impl FnOnce()) -> f64 {
+    let start = Instant::now();
+    work();
+    gib(bytes as u64) / start.elapsed().as_secs_f64()
+}
+
+/// Encrypts and decrypts frames in place: 4 MiB of them each time, more than the nearest caches hold.
+fn cipher(cipher: &dyn FrameCipher, frame_len: usize, copying: f64) {
+    let mut bytes = vec![0x5a; 4 << 20];
+    let mut tags: Vec<Tag> = Vec::with_capacity(bytes.len() / frame_len);
+    let context = [7; 64];
+    let nonce = |number: usize| [[0; 4], (number as u32).to_le_bytes(), [0; 4]].concat().try_into().unwrap();
+    let (mut sealing, mut opening) = (0.0_f64, 0.0_f64);
+    for _ in 0..16 {
+        sealing = sealing.max(speed(bytes.len(), || {
+            tags.clear();
+            let frames = bytes.chunks_exact_mut(frame_len).enumerate();
+            tags.extend(frames.map(|(number, frame)| cipher.seal(&nonce(number), &context, frame)));
+        }));
+        opening = opening.max(speed(bytes.len(), || {
+            for (number, (frame, tag)) in bytes.chunks_exact_mut(frame_len).zip(&tags).enumerate() {
+                cipher.open(&nonce(number), &context, frame, tag).unwrap();
+            }
+        }));
+    }
+    println!(
+        "{cipher:?}, frames of {} KiB: seal {sealing:.2} GiB/s, open {opening:.2} GiB/s; ratios to memcpy {:.3}, {:.3}",
+        frame_len >> 10,
+        sealing / copying,
+        opening / copying
+    );
+}
+
+/// Each suite on one core, by both implementations.
+fn ciphers() {
+    let key = Secret::filled_by(|key| key.fill(0x42));
+    for frame_len in [16 << 10, 128 << 10] {
+        let (from, mut to) = (vec![0x5a_u8; 4 << 20], vec![0; 4 << 20]);
+        let copying = (0..16).map(|_| {
+            speed(from.len(), || {
+                for (to, from) in to.chunks_exact_mut(frame_len).zip(from.chunks_exact(frame_len)) {
+                    std::hint::black_box(to).copy_from_slice(std::hint::black_box(from));
+                }
+            })
+        });
+        let copying = copying.fold(0.0, f64::max);
+        println!("memcpy of {} KiB: {copying:.2} GiB/s", frame_len >> 10);
+        for suite in CipherSuite::ALL {
+            let chosen = frame_cipher(suite, &key);
+            let portable = portable_cipher(suite, &key);
+            cipher(&*chosen, frame_len, copying);
+            if format!("{chosen:?}") != format!("{portable:?}") {
+                cipher(&*portable, frame_len, copying);
+            }
+        }
+    }
+}
+
+/// Up to `len` bytes of programs and libraries, the way they lie one behind the other.
+fn programs(len: usize) -> Vec<u8> {
+    let mut files: Vec<PathBuf> = ["/usr/bin", "/usr/lib/x86_64-linux-gnu", "/usr/share/doc"]
+        .iter()
+        .flat_map(|dir| std::fs::read_dir(dir).into_iter().flatten())
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.symlink_metadata().is_ok_and(|metadata| metadata.is_file()))
+        .collect();
+    files.sort();
+    let mut bytes = Vec::with_capacity(len);
+    for file in files {
+        if bytes.len() < len {
+            bytes.extend(std::fs::read(file).unwrap_or_default());
+        }
+    }
+    bytes.truncate(len);
+    bytes
+}
+
+/// Chunks of all frames, and the seconds it took.
+fn encode(spec: CodecSpec, plain: &[u8]) -> (Vec<Vec<u8>>, f64) {
+    let mut encoder = FrameEncoder::new(spec).unwrap();
+    let (chunks, seconds, _) = timed(|| {
+        let encoded = plain.chunks(FRAME_LEN as usize).map(|frame| {
+            let mut chunk = Vec::new();
+            encoder.encode(frame, &mut chunk).unwrap();
+            chunk
+        });
+        encoded.collect::<Vec<_>>()
+    });
+    (chunks, seconds)
+}
+
+/// Each codec in and out, one thread, in memory.
+fn codecs(dir: &Path) {
+    let plain = programs(64 << 20);
+    let mut noise = vec![0; plain.len()];
+    blake3::Hasher::new().update(b"noise").finalize_xof().fill(&mut noise);
+    let mib = plain.len() as f64 / f64::from(1 << 20);
+    let mut copy = vec![0; plain.len()];
+    copy.copy_from_slice(&noise);
+    let ((), memcpy, _) = timed(|| copy.copy_from_slice(&plain));
+    let (_, hash, _) = timed(|| blake3::hash(&plain));
+    println!("codecs, {mib:.0} MiB of programs: memcpy {:.0} MiB/s, BLAKE3 {:.0} MiB/s", mib / memcpy, mib / hash);
+    let file = dir.join("programs");
+    std::fs::write(&file, &plain).unwrap();
+    let (output, tool, _) =
+        timed(|| Command::new("zstd").args(["-3", "-q", "--single-thread", "-c"]).arg(&file).output());
+    let tool_len = output.ok().filter(|output| output.status.success()).map(|output| output.stdout.len());
+    match tool_len {
+        Some(len) => {
+            println!("zstd -3, the tool: {:.0} MiB/s, to {:.3} of it", mib / tool, len as f64 / plain.len() as f64)
+        }
+        None => println!("zstd -3, the tool: (no zstd)"),
+    }
+    for spec in ["zstd:1", "zstd:3", "zstd:9", "lz4", "gzip", "brotli:1", "brotli"] {
+        let spec: CodecSpec = spec.parse().unwrap();
+        let (chunks, coding) = encode(spec, &plain);
+        let stored: usize = chunks.iter().map(Vec::len).sum();
+        let mut decoder = FrameDecoder::default();
+        let decode = |decoder: &mut FrameDecoder, codec: Codec, out: &mut [u8]| {
+            for (chunk, frame) in chunks.iter().zip(out.chunks_mut(FRAME_LEN as usize)) {
+                decoder.decode(codec, chunk, frame).unwrap();
+            }
+        };
+        let ((), decoding, _) = timed(|| decode(&mut decoder, spec.codec, &mut copy));
+        assert!(copy == plain);
+        let (_, refusing) = encode(spec, &noise);
+        println!(
+            "{spec}: in {:.0} MiB/s ({:.3} of BLAKE3, {:.2} of the tool), out {:.0} MiB/s ({:.2} of BLAKE3), to {:.3} of it; \
+             noise {:.0} MiB/s ({:.2} of BLAKE3, {:.2} of memcpy)",
+            mib / coding,
+            hash / coding,
+            tool / coding,
+            mib / decoding,
+            hash / decoding,
+            stored as f64 / plain.len() as f64,
+            mib / refusing,
+            hash / refusing,
+            memcpy / refusing,
+        );
+    }
+    std::fs::remove_file(&file).unwrap();
+}
+
 fn main() {
     let mut args = std::env::args().skip(1).filter(|arg| !arg.starts_with("--"));
-    let base = args.next().map_or_else(std::env::temp_dir, PathBuf::from);
+    let first = args.next();
+    ciphers();
+    if first.as_deref() == Some("ciphers") {
+        return;
+    }
+    let base = first.map_or_else(std::env::temp_dir, PathBuf::from);
     let mib: u64 = args.next().map_or(4096, |text| text.parse().expect("a size in MiB"));
     let dir = base.join("blockframe-bench");
     std::fs::create_dir_all(&dir).unwrap();
     let input = dir.join("input");
+    codecs(&dir);
     make_input(&input, mib << 20);
     let (archive, reference) = commits(&dir, &input);
     reads(&archive, &reference, &input);

@@ -18,15 +18,28 @@ need_packages() {
     for pair in "$@"; do
         command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"
     done
-    [ -n "$missing" ] || return 0
+    # shellcheck disable=SC2086  # a list of package names
+    [ -z "$missing" ] || install_packages $missing
+}
+
+# need_python MODULE:PACKAGE ... does the same for modules of python3.
+need_python() {
+    missing=
+    for pair in "$@"; do
+        python3 -c "import ${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"
+    done
+    # shellcheck disable=SC2086  # a list of package names
+    [ -z "$missing" ] || install_packages $missing
+}
+
+install_packages() {
     if ! command -v apt-get >/dev/null 2>&1; then
-        echo "Please install these first (this machine has no apt-get):$missing" >&2
+        echo "Please install these first (this machine has no apt-get): $*" >&2
         return 1
     fi
-    echo "Installing:$missing" >&2
+    echo "Installing: $*" >&2
     root_command apt-get update -qq
-    # shellcheck disable=SC2086  # a list of package names
-    root_command env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+    root_command env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 
 # rust_is_enough: is cargo there, and not older than Cargo.toml's rust-version?

@@ -5,9 +5,13 @@
 mod kit;
 
 use blockframe::archive::{ArchiveError, Depth, EventKind, ObjectRef, Verdict};
-use blockframe::base::{ContentRange, Digest};
+use blockframe::base::{ArchiveId, ContentRange, Digest};
+use blockframe::format::ArchiveDescriptor;
 use blockframe::store::BlockStore;
-use kit::{Fixture, content, files_below, leafy_descriptor, reference, scratch, shard_files, tiny_descriptor};
+use kit::{
+    Fixture, compressible, content, encoded_variants, files_below, leafy_descriptor, reference, scratch, shard_files,
+    tiny_descriptor,
+};
 use std::path::Path;
 
 /// One length for each tier and each kind of end: odd, a whole segment, one byte more.
@@ -16,7 +20,7 @@ const LENGTHS: [usize; 14] =
 
 fn read_all(fixture: &Fixture, reference: &ObjectRef) -> Result<Vec<u8>, ArchiveError> {
     let object = fixture.archive.object(reference)?;
-    let len = object.manifest().key.plain_size;
+    let len = object.content_len().unwrap();
     Ok(object.read(ContentRange::between(0, len))?.bytes().to_vec())
 }
 
@@ -31,11 +35,16 @@ fn repair(fixture: &Fixture, reference: &ObjectRef) -> blockframe::archive::Repa
 
 #[test]
 fn contents_of_every_length_and_tier_read_back_in_every_range() {
-    let fixture = Fixture::new(tiny_descriptor());
+    for rules in encoded_variants(&tiny_descriptor()).into_iter().chain(encoded_variants(&leafy_descriptor())) {
+        read_back_in_every_range(&Fixture::new(rules));
+    }
+}
+
+fn read_back_in_every_range(fixture: &Fixture) {
     for (seed, len) in LENGTHS.into_iter().enumerate() {
-        let bytes = content(len, seed as u64);
+        let bytes = compressible(len, seed as u64);
         let written = fixture.put(&format!("file{len}"), &bytes);
-        assert_eq!(written.manifest.key.hash, Digest::of(&bytes), "{len}");
+        assert_eq!(written.manifest.facts().unwrap().key.hash, Digest::of(&bytes), "{len}");
         let object = fixture.object(&reference(&written));
         let step = (len / 7).max(1);
         for start in (0..len).step_by(step) {
@@ -45,7 +54,10 @@ fn contents_of_every_length_and_tier_read_back_in_every_range() {
                 assert!(object.read(range).unwrap().bytes() == &bytes[start..end], "{len} bytes, {range}");
             }
         }
-        assert_eq!(health(&fixture, &reference(&written)).verdict, Verdict::Healthy, "{len}");
+        assert_eq!(health(fixture, &reference(&written)).verdict, Verdict::Healthy, "{len}");
+        let again = fixture.put(&format!("file{len}"), &bytes);
+        assert!(again.already_there, "{len}");
+        assert_eq!(again.manifest.root(), written.manifest.root(), "{len}");
     }
 }
 
@@ -101,11 +113,17 @@ fn block_files(object: &Path, block: &str) -> Vec<String> {
 
 #[test]
 fn every_loss_of_up_to_m_shards_is_invisible_and_repaired_to_the_last_byte() {
+    for rules in encoded_variants(&tiny_descriptor()) {
+        lose_every_bearable_set(&rules);
+    }
+}
+
+fn lose_every_bearable_set(rules: &ArchiveDescriptor) {
     for (len, block, m) in
         [(5_001, "", 3), (17_001, "", 3), (30_001, "blocks/block_1", 2), (30_001, "blocks/block_0", 2)]
     {
-        let mut fixture = Fixture::new(tiny_descriptor());
-        let bytes = content(len, 9);
+        let mut fixture = Fixture::new(ArchiveDescriptor { id: ArchiveId::random(), ..rules.clone() });
+        let bytes = compressible(len, 9);
         let reference = reference(&fixture.put("loss", &bytes));
         let object = fixture.path(&reference);
         let pristine = files_below(&object);

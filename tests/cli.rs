@@ -305,6 +305,27 @@ fn init_refuses_a_directory_in_use() {
 }
 
 #[test]
+fn init_says_how_contents_are_compressed() {
+    let home = tempfile::tempdir().unwrap();
+    let at = home.path();
+    assert!(ok(at, &["init", "fast", "--compress", "zstd"]).contains("compressed with zstd:3"));
+    let json: serde_json::Value =
+        serde_json::from_str(&ok(at, &["--json", "init", "small", "--compress", "brotli:11"])).unwrap();
+    assert_eq!(json["compression"], "brotli:11");
+    let json: serde_json::Value = serde_json::from_str(&ok(at, &["--json", "init", "plain"])).unwrap();
+    assert_eq!(json["compression"], serde_json::Value::Null);
+    assert!(!ok(at, &["init", "quiet"]).contains("compressed"));
+    for (codec, hint) in [("xz", "zstd, lz4, gzip or brotli"), ("gzip:10", "1 to 9")] {
+        let wrong = run(at, &["init", "wrong", "--compress", codec]);
+        assert_eq!(status(&wrong), 2);
+        assert!(stderr(&wrong).contains(hint), "{}", stderr(&wrong));
+        assert!(!at.join("wrong").exists());
+    }
+    let descriptor = fs::read_to_string(at.join("fast/blockframe-store.json")).unwrap();
+    assert!(descriptor.contains("zstd:3"), "{descriptor}");
+}
+
+#[test]
 fn gc_removes_leftovers_and_nothing_else() {
     let home = committed();
     let at = home.path();

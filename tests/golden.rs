@@ -9,11 +9,11 @@ use blockframe::format::journal::{
     BLOCK_LEN, Block, ChainHead, FileKind, GroupEncoder, ObjectFacts, Record, RecordAssembler, parse_file_header,
     put_file_header,
 };
-use blockframe::format::manifest::{BlockRoots, ManifestParts};
+use blockframe::format::manifest::{BlockRoots, ManifestParts, WrittenContent};
 use blockframe::format::{
-    ArchiveDescriptor, BlockId, BlockKey, Entry, EntryPath, FileContent, FormatError, Geometry, Manifest, NodeBody,
-    NodeMeta, ObjectKind, OuterCode, Profile, StagedContent, StagedExtent, StagedMap, StagingId, StoreDescriptor,
-    TierLayout, TierRule,
+    ArchiveDescriptor, BlockId, BlockKey, Compression, Entry, EntryPath, FileContent, FormatError, Geometry, Manifest,
+    NodeBody, NodeMeta, ObjectKind, OuterCode, Profile, StagedContent, StagedExtent, StagedMap, StagingId,
+    StoreDescriptor, TierLayout, TierRule,
 };
 use std::fs;
 use std::path::Path;
@@ -55,10 +55,16 @@ fn store_descriptors_of_all_profiles() {
 }
 
 fn manifest(rule: TierRule, content_len: u64, entry: Option<Entry>) -> Manifest {
-    manifest_of(rule, content_len, entry, Digest::of(b"golden"))
+    manifest_of(rule, content_len, entry, Digest::of(b"golden"), None).unwrap()
 }
 
-fn manifest_of(rule: TierRule, content_len: u64, entry: Option<Entry>, hash: Digest) -> Manifest {
+fn manifest_of(
+    rule: TierRule,
+    content_len: u64,
+    entry: Option<Entry>,
+    hash: Digest,
+    tree: Option<Vec<Digest>>,
+) -> Result<Manifest, FormatError> {
     let geometry = Geometry::choose(rule, content_len).unwrap();
     let mut number = 0;
     let mut roots = |id: BlockId| {
@@ -80,7 +86,8 @@ fn manifest_of(rule: TierRule, content_len: u64, entry: Option<Entry>, hash: Dig
         committed: TIME,
         entry,
     };
-    Manifest::new(parts, geometry, hash, blocks, outer).unwrap()
+    let content = WrittenContent { hash, size: content_len, compression: Compression::None, tree };
+    Manifest::new(parts, geometry, content, blocks, outer)
 }
 
 fn rule(tier: u8, layout: TierLayout, segment_size: u64, k: u16, m: u16, outer: Option<OuterCode>) -> TierRule {
@@ -116,18 +123,20 @@ fn content_with_tree(len: usize, segment_size: usize) -> (Vec<u8>, Vec<Digest>) 
 #[test]
 fn manifests_with_a_content_tree() {
     let (bytes, tree) = content_with_tree(400_001, 65536);
-    let plain = manifest_of(rule(3, TierLayout::Blocks, 65536, 3, 2, None), 400_001, None, Digest::of(&bytes));
-    let with_tree = plain.clone().with_content_tree(tree.clone()).unwrap();
+    let with =
+        |tree| manifest_of(rule(3, TierLayout::Blocks, 65536, 3, 2, None), 400_001, None, Digest::of(&bytes), tree);
+    let plain = with(None).unwrap();
+    let with_tree = with(Some(tree.clone())).unwrap();
     let golden = with_tree.to_bytes().unwrap();
     check("manifest-tree-v2.json", &golden);
     assert_eq!(Manifest::from_bytes(&golden).unwrap(), with_tree);
-    assert_eq!(Manifest::from_bytes(&golden).unwrap().content_tree(), Some(tree.as_slice()));
-    assert_eq!(Manifest::from_bytes(&plain.to_bytes().unwrap()).unwrap().content_tree(), None);
+    assert_eq!(Manifest::from_bytes(&golden).unwrap().facts().unwrap().content_tree(), Some(tree.as_slice()));
+    assert_eq!(Manifest::from_bytes(&plain.to_bytes().unwrap()).unwrap().facts().unwrap().content_tree(), None);
     // A wrong tree is refused, in memory and in a file that is sealed.
     let mut wrong = tree.clone();
     wrong.swap(0, 1);
-    assert!(plain.clone().with_content_tree(wrong).is_err());
-    assert!(plain.clone().with_content_tree(tree[1..].to_vec()).is_err());
+    assert!(with(Some(wrong)).is_err());
+    assert!(with(Some(tree[1..].to_vec())).is_err());
     let text = String::from_utf8(golden).unwrap();
     for (from, to) in [
         (tree[2].to_hex(), tree[3].to_hex()),

@@ -563,7 +563,13 @@ fn a_hostile_bundle_harms_no_name_but_its_own() {
     for (what, content) in hostile {
         let fixture = kit::Fixture::new(kit::tiny_descriptor());
         let put = |name: &str, content: &Vec<u8>, sequence| {
-            let plan = ObjectPlan { readable: name.into(), kind: ObjectKind::Bundle, sequence, entry: None };
+            let plan = ObjectPlan {
+                readable: name.into(),
+                kind: ObjectKind::Bundle,
+                sequence,
+                entry: None,
+                compression: None,
+            };
             let control = WriteControl { progress: &|_| {}, cancel: &false.into() };
             fixture.archive.write_object(content, &plan, &control).unwrap();
         };

@@ -114,7 +114,7 @@ impl Bench {
         let mut entries = Vec::new();
         for record in self.objects() {
             let object = self.archive.object(&record.reference).unwrap();
-            entries.extend(object.manifest().entry.clone());
+            entries.extend(object.manifest().facts().unwrap().entry.clone());
             if record.kind == ObjectKind::Bundle {
                 let all = object.read(ContentRange::between(0, record.key.plain_size)).unwrap();
                 entries.extend(BundleTable::of_content(all.bytes()).unwrap().rows.into_iter().map(|row| row.entry));

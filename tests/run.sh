@@ -9,6 +9,10 @@ need_packages cc:gcc cc:libc6-dev fusermount3:fuse3 tar:tar diff:diffutils
 # Programs that tests/programs.rs runs on a mount.
 need_packages git:git sqlite3:sqlite3 rsync:rsync unzip:unzip zip:zip rg:ripgrep make:make ex:vim-tiny setfacl:acl \
     setfattr:attr flock:util-linux python3:python3
+# Another implementation of the ciphers, for tests/cipher_python.rs.
+need_python cryptography:python3-cryptography
+# And that tests/compress_tools.rs compares with.
+need_packages zstd:zstd lz4:lz4 gzip:gzip brotli:brotli
 need_rust
 cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy
 command -v cargo-nextest >/dev/null 2>&1 || cargo install --locked cargo-nextest

@@ -155,7 +155,7 @@ fn record(written: &WrittenObject) -> ObjectRecord {
     ObjectRecord {
         reference: reference(written),
         kind: blockframe::format::ObjectKind::File,
-        key: manifest.key,
+        key: manifest.facts().unwrap().key,
         tier: manifest.geometry().tier(),
         stored_len: manifest.geometry().stored_len(),
     }

@@ -3,6 +3,7 @@
 
 use super::encode::lock;
 use super::object::ObjectRef;
+use super::unseal::OpenSegment;
 use crate::base::{Digest, ShardIndex, Timestamp};
 use crate::codec::{CodeError, Combination, ErasureCode};
 use crate::format::{BlockId, Manifest};
@@ -28,6 +29,8 @@ const MANIFESTS: usize = 256;
 const SUSPECTS: usize = 4096;
 /// Bytes of leaf tables: enough for 16 GiB of shards.
 const TABLE_BYTES: usize = 32 << 20;
+/// Bytes of tags and frame tables of encoded segments: enough for some 16 GiB of content.
+const SEGMENT_BYTES: usize = 20 << 20;
 const COMBINATIONS: usize = 64;
 /// Pieces of working memory that are kept; each has the columns of one block.
 const KEPT_MEMORY: usize = 2;
@@ -40,6 +43,7 @@ pub(super) struct Caches {
     tables: Mutex<Tables>,
     manifests: Mutex<LruCache<ObjectRef, Arc<Manifest>>>,
     suspects: Mutex<LruCache<ShardAddress, i64>>,
+    segments: Mutex<Segments>,
     combinations: Mutex<LruCache<CombinationKey, Arc<Combination>>>,
     /// Working memory that a decode left for the next one.
     memory: Mutex<Vec<Vec<u8>>>,
@@ -47,6 +51,12 @@ pub(super) struct Caches {
 
 /// k, m, the present shards and the wanted one.
 type CombinationKey = (u16, u16, Vec<ShardIndex>, ShardIndex);
+
+#[derive(Debug)]
+struct Segments {
+    lru: LruCache<ShardAddress, Arc<OpenSegment>>,
+    bytes: usize,
+}
 
 #[derive(Debug)]
 struct Tables {
@@ -65,6 +75,7 @@ impl Default for Caches {
             tables: Mutex::new(Tables { lru: LruCache::unbounded(), bytes: 0 }),
             manifests: Mutex::new(LruCache::new(bound(MANIFESTS))),
             suspects: Mutex::new(LruCache::new(bound(SUSPECTS))),
+            segments: Mutex::new(Segments { lru: LruCache::unbounded(), bytes: 0 }),
             combinations: Mutex::new(LruCache::new(bound(COMBINATIONS))),
             memory: Mutex::default(),
         }
@@ -98,6 +109,23 @@ impl Caches {
         while tables.bytes > TABLE_BYTES && tables.lru.len() > 1 {
             if let Some((_, old)) = tables.lru.pop_lru() {
                 tables.bytes -= old.as_flattened().len();
+            }
+        }
+    }
+
+    pub(super) fn segment(&self, address: &ShardAddress) -> Option<Arc<OpenSegment>> {
+        lock(&self.segments).lru.get(address).cloned()
+    }
+
+    pub(super) fn keep_segment(&self, address: ShardAddress, segment: Arc<OpenSegment>) {
+        let mut segments = lock(&self.segments);
+        segments.bytes += segment.memory();
+        if let Some(old) = segments.lru.put(address, segment) {
+            segments.bytes -= old.memory();
+        }
+        while segments.bytes > SEGMENT_BYTES && segments.lru.len() > 1 {
+            if let Some((_, old)) = segments.lru.pop_lru() {
+                segments.bytes -= old.memory();
             }
         }
     }

@@ -230,7 +230,7 @@ impl<'a> Encoder<'a> {
             if start >= block.parity_len() {
                 continue;
             }
-            let state = self.state(job, block)?;
+            let state = self.state(job, &block)?;
             let worker = match &mut worker {
                 Some(worker) if worker.fits(&block) => worker,
                 other => other.insert(ColumnWorker::new(&block).map_err(ArchiveError::Source)?),
@@ -243,7 +243,7 @@ impl<'a> Encoder<'a> {
         }
     }
 
-    fn state(&self, job: &BlockJob, block: BlockGeometry) -> ArchiveResult<Arc<BlockState>> {
+    fn state(&self, job: &BlockJob, block: &BlockGeometry) -> ArchiveResult<Arc<BlockState>> {
         let mut open = lock(&self.open);
         if let Some(state) = open.get(&job.block.get()) {
             return Ok(state.clone());
@@ -251,7 +251,7 @@ impl<'a> Encoder<'a> {
         let leaves = block.data_len().div_ceil(LEAF_SIZE) as usize;
         let separate = self.hash_by_the_way && self.new.geometry.segments() > 1;
         let state = Arc::new(BlockState {
-            writer: BlockWriter::create(self.new, block, &job.kept)?,
+            writer: BlockWriter::create(self.new, block.clone(), &job.kept)?,
             content: Mutex::new(if separate { vec![[0; 32]; leaves] } else { Vec::new() }),
         });
         open.insert(job.block.get(), state.clone());
@@ -260,12 +260,12 @@ impl<'a> Encoder<'a> {
 
     /// Reads, hashes, codes and writes one column. Returns the content bytes in it.
     fn code_column(&self, worker: &mut ColumnWorker, state: &BlockState, start: u64) -> ArchiveResult<u64> {
-        let block = state.writer.geometry;
+        let block = state.writer.geometry();
         let holes = self.source.data_ranges();
-        let len = (block.parity_len() - start).min(column_of(&block));
+        let len = (block.parity_len() - start).min(column_of(block));
         let coded = (len as usize).next_multiple_of(UNIT);
-        if start.is_multiple_of(AHEAD * column_of(&block)) {
-            self.announce(&block, start);
+        if start.is_multiple_of(AHEAD * column_of(block)) {
+            self.announce(block, start);
         }
         let mut bytes = 0;
         let mut all_holes = true;
@@ -276,7 +276,7 @@ impl<'a> Encoder<'a> {
             if own == 0 {
                 continue;
             }
-            let at = self.content_offset(&block, shard) + start;
+            let at = self.content_offset(block, shard) + start;
             let hole = is_hole(holes, ContentRange::between(at, at + own as u64));
             all_holes &= hole;
             if hole {
@@ -287,7 +287,7 @@ impl<'a> Encoder<'a> {
             hashes.clear();
             merkle::hash_leaves(&slot[..own], start / LEAF_SIZE, block.shard_len(shard), &mut hashes);
             state.writer.put_leaves(shard, start / LEAF_SIZE, &hashes);
-            self.hash_content(state, &block, at, &slot[..own]);
+            self.hash_content(state, block, at, &slot[..own]);
             state.writer.write(shard, start, &slot[..own], hole)?;
             bytes += own as u64;
         }
@@ -311,7 +311,7 @@ impl<'a> Encoder<'a> {
             return;
         }
         let mut hashes = Vec::with_capacity(bytes.len() / LEAF_SIZE as usize + 1);
-        merkle::hash_leaves(bytes, at / LEAF_SIZE, self.new.geometry.content_len(), &mut hashes);
+        merkle::hash_leaves(bytes, at / LEAF_SIZE, self.new.geometry.segments_len(), &mut hashes);
         let first = ((at - self.content_offset(block, ShardIndex::new(0))) / LEAF_SIZE) as usize;
         lock(&state.content)[first..first + hashes.len()].copy_from_slice(&hashes);
     }
@@ -342,7 +342,7 @@ impl<'a> Encoder<'a> {
         lock(&self.open).remove(&index);
         let mut done = lock(&self.done);
         done.roots.insert(index, roots);
-        if self.new.geometry.has_content_tree() {
+        if self.new.geometry.has_content_tree(self.source.len()) {
             let leaves_of_segment = (self.new.geometry.segment_size() / LEAF_SIZE) as usize;
             let segments = content.chunks(leaves_of_segment).filter_map(merkle::subtree).map(Digest::new);
             done.tree.insert(index, segments.collect());

@@ -1,7 +1,8 @@
 //! What can go wrong with objects.
 
-use crate::base::{ContentRange, ErrorClass, ObjectName};
+use crate::base::{ContentRange, ErrorClass, ObjectName, SegmentIndex};
 use crate::codec::CodeError;
+use crate::codec::compress::CompressError;
 use crate::format::FormatError;
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -84,6 +85,27 @@ pub enum ArchiveError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A stream that does not decompress.
+    #[error(transparent)]
+    Compress(#[from] CompressError),
+    /// Stored bytes are the ones that were recorded, and do not decode.
+    #[error("object {object}: segment {segment} {why}; it was written with another key, or by a program with a defect")]
+    Undecodable {
+        /// The object.
+        object: ObjectName,
+        /// The segment.
+        segment: SegmentIndex,
+        /// What does not fit.
+        why: String,
+    },
+    /// The archive's keys are not those of an object.
+    #[error("object {object} is encrypted with the keys of epoch {epoch}, which this key ring does not have")]
+    UnknownEpoch {
+        /// The object.
+        object: ObjectName,
+        /// The number of the epoch.
+        epoch: u32,
+    },
     /// Bytes are not what they should be.
     #[error(transparent)]
     Format(#[from] FormatError),
@@ -93,6 +115,11 @@ pub enum ArchiveError {
 }
 
 impl ArchiveError {
+    /// Something of an encrypted archive is needed that only its keys open.
+    pub(super) fn locked() -> Self {
+        Self::Format(FormatError::Sealed { what: "archive" })
+    }
+
     /// For the adapters' tables.
     pub fn class(&self) -> ErrorClass {
         match self {
@@ -109,6 +136,8 @@ impl ArchiveError {
             Self::TooLarge { .. } => ErrorClass::Invalid,
             Self::Store(error) if error.kind() == StoreErrorKind::NotFound => ErrorClass::Unrecoverable,
             Self::Store(error) => error.class(),
+            Self::Undecodable { .. } | Self::Compress(_) => ErrorClass::Unrecoverable,
+            Self::Format(FormatError::Sealed { .. }) | Self::UnknownEpoch { .. } => ErrorClass::WrongKey,
             Self::Format(FormatError::Version { .. }) => ErrorClass::NotSupported,
             Self::Format(_) => ErrorClass::Damaged,
         }

@@ -5,6 +5,7 @@ use super::{Archive, ArchiveError, ArchiveResult, Event, EventKind, Shared};
 use crate::base::{Digest, ObjectName};
 use crate::format::Manifest;
 use crate::format::layout::{MANIFEST, MANIFEST_COPY};
+use crate::keys::Epoch;
 use std::sync::Arc;
 
 /// Longest manifest, bytes: some 20 TB of content in one file.
@@ -86,7 +87,7 @@ impl Shared {
     fn read_manifest(&self, name: &ObjectName, root: Option<Digest>, copy: &str) -> ArchiveResult<(Manifest, Vec<u8>)> {
         let key = self.key(&format!("{name}/{copy}"))?;
         let bytes = self.store.read(&key, MAX_MANIFEST)?;
-        let manifest = Manifest::from_bytes(&bytes)?;
+        let mut manifest = Manifest::from_bytes(&bytes)?;
         let foreign = |why: String| Err(ArchiveError::ForeignManifest { object: name.clone(), why });
         if manifest.archive != self.descriptor.id {
             return foreign(format!("belongs to the archive {}", manifest.archive));
@@ -97,7 +98,32 @@ impl Shared {
         if root.is_some_and(|root| root != manifest.root()) {
             return foreign("describes other shards than the catalog recorded".into());
         }
+        self.open_manifest(&mut manifest)?;
         Ok((manifest, bytes))
+    }
+
+    /// Opens the sealed part of a manifest, where there are keys. What is not
+    /// encrypted as the archive demands is refused: nobody else wrote it.
+    fn open_manifest(&self, manifest: &mut Manifest) -> ArchiveResult<()> {
+        let object = manifest.name.clone();
+        let Some((_, epoch)) = manifest.encryption() else {
+            return match self.descriptor.encryption {
+                None => Ok(()),
+                Some(_) => Err(ArchiveError::ForeignManifest { object, why: "is not encrypted".into() }),
+            };
+        };
+        let Some(keys) = &self.keys else { return Ok(()) };
+        let unknown = ArchiveError::UnknownEpoch { object: object.clone(), epoch };
+        let Some(keys) = Epoch::new(epoch).and_then(|epoch| keys.epoch(epoch)) else { return Err(unknown) };
+        manifest.open(&keys.manifest_key())?;
+        let named = keys.object_hash(&manifest.facts()?.key.hash);
+        if object.hash() != Some(named) {
+            return Err(ArchiveError::ForeignManifest {
+                object,
+                why: "describes another content than its name".into(),
+            });
+        }
+        Ok(())
     }
 
     /// Rewrites bad copies. Returns whether all are good now.

@@ -4,6 +4,8 @@
 mod arena;
 mod cache;
 mod encode;
+mod encoded;
+mod encoding;
 mod error;
 mod event;
 mod heal;
@@ -18,6 +20,7 @@ mod root;
 mod scan;
 mod shard;
 mod source;
+mod unseal;
 mod verified;
 mod writer;
 

@@ -3,9 +3,9 @@
 use super::recover::Codes;
 use super::shard::ShardFault;
 use super::{ArchiveError, ArchiveResult, Shared, VerifiedRange};
-use crate::base::{ContentRange, Digest, LeafIndex, ObjectName, ShardIndex, ShardRange};
+use crate::base::{BlockIndex, ContentRange, Digest, LeafIndex, ObjectName, ShardIndex, ShardRange};
 use crate::format::geometry::Piece;
-use crate::format::{BlockGeometry, BlockId, Manifest};
+use crate::format::{BlockGeometry, BlockId, Manifest, ObjectKind};
 use crate::store::StoreKey;
 use std::sync::Arc;
 
@@ -51,10 +51,26 @@ impl Object {
         &self.prefix
     }
 
+    /// Length of the content, bytes. Error: `Format(Sealed)` without the archive's keys.
+    pub fn content_len(&self) -> ArchiveResult<u64> {
+        Ok(self.manifest.facts()?.key.plain_size)
+    }
+
+    /// What the content is. Of an object that is sealed, and was not opened, it counts as a file.
+    pub fn kind(&self) -> ObjectKind {
+        self.manifest.facts().map_or(ObjectKind::File, |facts| facts.kind)
+    }
+
+    /// The chaining values of the segments, where the manifest has them.
+    pub(super) fn content_tree(&self) -> Option<&[Digest]> {
+        self.manifest.facts().ok()?.content_tree()
+    }
+
     /// Reads a range of the content (cut at its end), verified leaf by leaf.
     /// Damaged leaves are decoded from other shards, returned, and written back.
     ///
-    /// Errors: `Unrecoverable` for a range damaged beyond the parity.
+    /// Errors: `Unrecoverable` for a range damaged beyond the parity;
+    /// `Format(Sealed)` without the archive's keys.
     pub fn read(&self, range: ContentRange) -> ArchiveResult<VerifiedRange> {
         self.read_reusing(range, Vec::new())
     }
@@ -62,8 +78,9 @@ impl Object {
     /// As [`Self::read`], in memory that an earlier read has left.
     pub fn read_reusing(&self, range: ContentRange, mut buffer: Vec<u8>) -> ArchiveResult<VerifiedRange> {
         let geometry = self.manifest.geometry();
-        let range = range.clamp_to(geometry.content_len());
-        let mut pieces = geometry.pieces(range);
+        let content_len = self.content_len()?;
+        let range = range.clamp_to(content_len);
+        let mut pieces = geometry.pieces(content_len, range);
         let Some(first) = pieces.next() else {
             return Ok(VerifiedRange::new(ContentRange::between(range.start(), range.start()), buffer, 0));
         };
@@ -72,7 +89,7 @@ impl Object {
             return Ok(VerifiedRange::new(range, buffer, start));
         }
         let mut whole = Vec::with_capacity(range.len() as usize);
-        for piece in geometry.pieces(range) {
+        for piece in geometry.pieces(content_len, range) {
             let start = self.read_piece(&piece, &mut buffer)?;
             whole.extend_from_slice(&buffer[start..start + piece.range.len() as usize]);
         }
@@ -82,25 +99,42 @@ impl Object {
     /// Tells the store that a range of the content (cut at its end) is going
     /// to be read soon. Reads nothing itself, and reports nothing.
     pub fn will_read(&self, range: ContentRange) {
-        for piece in self.manifest.geometry().pieces(range) {
-            let block = self.manifest.geometry().block(BlockId::Data(piece.block));
+        let (Ok(content_len), geometry) = (self.content_len(), self.manifest.geometry()) else { return };
+        for piece in geometry.pieces(content_len, range) {
+            let block = geometry.block(BlockId::Data(piece.block));
             if let Some(file) = block.and_then(|block| self.shard_file(&block, piece.shard).ok()) {
-                file.will_read(piece.range.start(), piece.range.len());
+                let range = self.stored_range(&piece);
+                file.will_read(range.start(), range.len());
             }
         }
     }
 
-    /// Reads the leaves around a piece of one shard into `buffer`. Returns
-    /// where in the buffer the piece begins.
+    /// Reads a piece of one segment into `buffer`, with what stands around
+    /// it. Returns where in the buffer the piece begins.
     fn read_piece(&self, piece: &Piece, buffer: &mut Vec<u8>) -> ArchiveResult<usize> {
-        let block = self.block(BlockId::Data(piece.block))?;
-        let leaves = piece.range.to_leaves(block.shard_len(piece.shard));
+        match self.manifest.geometry().encoded_lens() {
+            None => self.read_stored(piece.block, piece.shard, piece.range, buffer),
+            Some(_) => self.read_encoded(piece, buffer),
+        }
+    }
+
+    /// Reads the leaves around a range of a data shard into `buffer`. Returns
+    /// where in the buffer the range begins.
+    pub(super) fn read_stored(
+        &self,
+        block: BlockIndex,
+        shard: ShardIndex,
+        range: ShardRange,
+        buffer: &mut Vec<u8>,
+    ) -> ArchiveResult<usize> {
+        let block = self.block(BlockId::Data(block))?;
+        let leaves = range.to_leaves(block.shard_len(shard));
         let len = leaves.len() as usize;
         if buffer.len() < len {
             buffer.resize(len, 0);
         }
-        self.read_shard(&block, piece.shard, leaves, &mut buffer[..len])?;
-        Ok((piece.range.start() - leaves.start()) as usize)
+        self.read_shard(&block, shard, leaves, &mut buffer[..len])?;
+        Ok((range.start() - leaves.start()) as usize)
     }
 
     /// Fills `buffer` with verified whole leaves of a shard, whatever it takes.

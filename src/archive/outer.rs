@@ -38,7 +38,7 @@ pub(super) fn write_group(new: &NewObject<'_>, group: u32, read: ReadData<'_>) -
         .map(|parity| BlockWriter::create(new, new.block(BlockId::Outer { group, parity })?, &[]))
         .collect::<ArchiveResult<Vec<_>>>()?;
     let Some(first) = writers.first() else { return Ok(Vec::new()) };
-    let shape = *first.geometry();
+    let shape = first.geometry().clone();
     let mut workers = writers
         .iter()
         .map(|writer| ColumnWorker::new(writer.geometry()))

@@ -306,7 +306,7 @@ impl Object {
         wanted: ShardIndex,
         part: ShardRange,
     ) -> ArchiveResult<Vec<u8>> {
-        let geometry = *self.manifest().geometry();
+        let geometry = self.manifest().geometry();
         let lost =
             || self.lost(block, wanted, part.clamp_to(block.shard_len(wanted)), "the outer code is exhausted".into());
         let outer = geometry.outer().ok_or_else(lost)?;

@@ -7,13 +7,16 @@
 //! which `gc` removes; after it, a whole object.
 
 use super::encode::{BlockJob, BlockWriter, Encoder};
+use super::encoded::{EncodedBlocks, KeepNothing, SegmentEncoder};
+use super::encoding::Encoding;
 use super::outer::write_outer;
 use super::source::ContentSource;
 use super::{Archive, ArchiveError, ArchiveResult, Depth, ObjectRef, Verdict};
 use crate::base::{BlockIndex, ContentHash, Digest};
+use crate::codec::compress::CodecSpec;
 use crate::format::layout::{MANIFEST, MANIFEST_COPY, QUARANTINE_DIR, TMP_DIR};
-use crate::format::manifest::{BlockRoots, ManifestParts};
-use crate::format::{BlockId, Entry, Geometry, Manifest, ObjectKind};
+use crate::format::manifest::{BlockRoots, ManifestParts, SealWith, Sealing, WrittenContent};
+use crate::format::{BlockId, Compression, Entry, Geometry, Manifest, ObjectKind};
 use crate::merkle::{LeafHash, RootBuilder};
 use crate::store::{StagedFile, StoreErrorKind, StoreKey};
 use std::sync::Arc;
@@ -52,6 +55,8 @@ pub struct ObjectPlan {
     /// Name and attributes of a file that is committed by itself. Its content
     /// hash and size are filled in by the writer.
     pub entry: Option<Entry>,
+    /// How the content is compressed, if it seems to pay.
+    pub compression: Option<CodecSpec>,
 }
 
 /// An object that is durable.
@@ -77,8 +82,18 @@ impl Archive {
         control: &WriteControl<'_>,
     ) -> ArchiveResult<WrittenObject> {
         let len = source.len();
-        let geometry = Geometry::choose(*self.descriptor().tier_for(len), len).ok_or(ArchiveError::TooLarge { len })?;
-        self.write_staged(source, geometry, control, None, |new| write_shards(&new, source, plan))
+        let encoding = self.encoding_for(source, plan.compression)?;
+        let geometry = match &encoding {
+            Some(encoding) => encoding.outline(self.descriptor(), len),
+            None => Geometry::choose(*self.descriptor().tier_for(len), len),
+        };
+        let geometry = geometry.ok_or(ArchiveError::TooLarge { len })?;
+        self.write_staged(source, geometry, control, None, |new| match &encoding {
+            Some(encoding) => write_encoded(new, source, plan, encoding, |new| {
+                SegmentEncoder::new(new, source, encoding, &KeepNothing).run()
+            }),
+            None => write_shards(&new, source, plan),
+        })
     }
 
     /// Lets `write` put all shards of an object into a temporary directory,
@@ -148,15 +163,16 @@ impl Archive {
             Err(error) if error.kind() == StoreErrorKind::Exists => {}
             Err(error) => return Err(error.into()),
         }
-        let reference = ObjectRef { name: manifest.name.clone(), root: manifest.root() };
+        // The name says the content. Encoded once more it has other bytes, and other roots.
+        let there = self.load_manifest(&manifest.name).ok().filter(|there| is_same_content(there, &manifest));
+        let root = there.as_ref().map_or(manifest.root(), Manifest::root);
+        let reference = ObjectRef { name: manifest.name.clone(), root };
         let health = self.object_health(&reference, Depth::Full, &|_| {});
-        if health.as_ref().is_ok_and(|health| health.verdict == Verdict::Healthy) {
+        if let Some(there) = there
+            && health.as_ref().is_ok_and(|health| health.verdict == Verdict::Healthy)
+        {
             self.store().delete_prefix(staging)?;
-            return Ok(WrittenObject {
-                manifest: self.load_manifest(&reference.name)?,
-                already_there: true,
-                replaced: false,
-            });
+            return Ok(WrittenObject { manifest: there, already_there: true, replaced: false });
         }
         let aside = format!("{QUARANTINE_DIR}/{}-{}", manifest.name, crate::base::StoreId::random());
         let aside = self.shared.key(&aside)?;
@@ -170,6 +186,12 @@ impl Archive {
         }
         Ok(WrittenObject { manifest, already_there: false, replaced: true })
     }
+}
+
+/// Whether two manifests are of the same content.
+fn is_same_content(one: &Manifest, other: &Manifest) -> bool {
+    let identity = |manifest: &Manifest| manifest.facts().ok().map(|facts| (facts.key.hash, facts.key.plain_size));
+    identity(one).is_some_and(|one| identity(other) == Some(one))
 }
 
 /// An object in the making: where its files go.
@@ -219,8 +241,8 @@ impl NewObject<'_> {
         Ok(roots)
     }
 
-    /// The manifest, when all shards were written. `tree` holds the segments'
-    /// chaining values where the geometry has a content tree.
+    /// The manifest of a content that is stored as it is, when all shards were
+    /// written. `tree` holds the segments' chaining values where the content has a tree.
     pub(super) fn manifest(
         &self,
         plan: &ObjectPlan,
@@ -229,18 +251,56 @@ impl NewObject<'_> {
         blocks: Vec<BlockRoots>,
         outer: Vec<BlockRoots>,
     ) -> ArchiveResult<Manifest> {
-        let len = self.geometry.content_len();
-        let parts = ManifestParts {
+        let size = self.geometry.segments_len();
+        let tree = self.geometry.has_content_tree(size).then_some(tree);
+        let content = WrittenContent { hash, size, compression: Compression::None, tree };
+        Ok(Manifest::new(self.parts(plan, hash, size), self.geometry.clone(), content, blocks, outer)?)
+    }
+
+    fn parts(&self, plan: &ObjectPlan, hash: ContentHash, size: u64) -> ManifestParts {
+        ManifestParts {
             archive: self.archive.descriptor().id,
             readable: plan.readable.clone(),
             kind: plan.kind,
             sequence: plan.sequence,
             committed: self.archive.clock().now(),
-            entry: plan.entry.clone().map(|entry| with_content(entry, hash, len)),
-        };
-        let manifest = Manifest::new(parts, self.geometry, hash, blocks, outer)?;
-        Ok(if self.geometry.has_content_tree() { manifest.with_content_tree(tree)? } else { manifest })
+            entry: plan.entry.clone().map(|entry| with_content(entry, hash, size)),
+        }
     }
+}
+
+/// Writes the shards of a content whose segments are encoded, and with `write` the data blocks.
+pub(super) fn write_encoded(
+    mut new: NewObject<'_>,
+    source: &dyn ContentSource,
+    plan: &ObjectPlan,
+    encoding: &Encoding,
+    write: impl FnOnce(&NewObject<'_>) -> ArchiveResult<EncodedBlocks>,
+) -> ArchiveResult<Manifest> {
+    let encoded = write(&new)?;
+    let size = source.len();
+    let has_tree = new.geometry.has_content_tree(size);
+    let hash = match encoded.hash {
+        Some(hash) => hash,
+        None if has_tree => tree_hash(&encoded.tree)?,
+        None => hash_content(source, new.control)?,
+    };
+    new.geometry = encoded.geometry;
+    let outer = write_outer(&new)?;
+    let compression = Compression::from(encoding.compression.map(|spec| spec.codec));
+    let content = WrittenContent { hash, size, compression, tree: has_tree.then_some(encoded.tree) };
+    let (parts, geometry) = (new.parts(plan, hash, size), new.geometry.clone());
+    let Some(sealer) = &encoding.sealer else {
+        return Ok(Manifest::new(parts, geometry, content, encoded.roots, outer)?);
+    };
+    let with = SealWith {
+        object_hash: sealer.keys.object_hash(&hash),
+        suite: sealer.suite,
+        epoch: sealer.keys.epoch().get(),
+        key: sealer.keys.manifest_key(),
+        sealing: Sealing { line: sealer.line.0, streams: encoding.compression.map(|_| encoded.streams) },
+    };
+    Ok(Manifest::sealed(parts, geometry, content, encoded.roots, outer, with)?)
 }
 
 fn write_shards(new: &NewObject<'_>, source: &dyn ContentSource, plan: &ObjectPlan) -> ArchiveResult<Manifest> {
@@ -249,7 +309,7 @@ fn write_shards(new: &NewObject<'_>, source: &dyn ContentSource, plan: &ObjectPl
     let tree: Vec<Digest> = encoded.tree.into_values().flatten().collect();
     let hash = match encoded.hash {
         Some(hash) => hash,
-        None if new.geometry.has_content_tree() => tree_hash(&tree)?,
+        None if new.geometry.has_content_tree(source.len()) => tree_hash(&tree)?,
         None => hash_content(source, new.control)?,
     };
     let outer = write_outer(new)?;

@@ -5,6 +5,7 @@ mod class;
 pub mod clock;
 pub mod ids;
 pub mod load;
+mod locked;
 mod secret;
 pub mod units;
 

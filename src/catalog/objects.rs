@@ -31,7 +31,7 @@ impl ObjectSurvey {
                 continue;
             }
             match archive.load_manifest(&name) {
-                Ok(manifest) => order.push((manifest.sequence, name)),
+                Ok(manifest) => order.push((manifest.facts()?.sequence, name)),
                 Err(error) => report.skipped.push((name.to_string(), error.to_string())),
             }
         }
@@ -59,9 +59,10 @@ impl ObjectSurvey {
                 return Ok(());
             }
         };
-        applier.apply(&Record::Object(facts(&manifest)))?;
-        let whole = Record::Member { hash: manifest.key.hash, offset: 0, size: manifest.key.plain_size, source: None };
-        if manifest.kind == ObjectKind::File {
+        applier.apply(&Record::Object(facts(&manifest)?))?;
+        let crate::format::ContentFacts { kind, key, .. } = manifest.facts()?;
+        let whole = Record::Member { hash: key.hash, offset: 0, size: key.plain_size, source: None };
+        if *kind == ObjectKind::File {
             applier.apply(&whole)?;
         }
         for row in table.iter().flat_map(|table| &table.rows) {
@@ -78,7 +79,8 @@ impl ObjectSurvey {
         let loaded = load(archive, name).ok();
         loaded.into_iter().flat_map(|(manifest, table)| {
             let rows = table.into_iter().flat_map(|table| table.rows);
-            manifest.entry.into_iter().chain(rows.map(|row| row.entry))
+            let entry = manifest.facts().ok().and_then(|facts| facts.entry.clone());
+            entry.into_iter().chain(rows.map(|row| row.entry))
         })
     }
 }
@@ -118,7 +120,7 @@ fn is_outdated(entry: &Entry, now: &NodeBody) -> bool {
 /// An object's manifest, and its table if it is a bundle.
 fn load(archive: &Archive, name: &ObjectName) -> CatalogResult<(Manifest, Option<BundleTable>)> {
     let manifest = archive.load_manifest(name)?;
-    let table = match manifest.kind {
+    let table = match manifest.facts()?.kind {
         ObjectKind::File => None,
         ObjectKind::Bundle => Some(read_table(archive, &manifest)?),
     };
@@ -128,7 +130,7 @@ fn load(archive: &Archive, name: &ObjectName) -> CatalogResult<(Manifest, Option
 fn read_table(archive: &Archive, manifest: &Manifest) -> CatalogResult<BundleTable> {
     let object = archive.object(&ObjectRef { name: manifest.name.clone(), root: manifest.root() })?;
     let read = |range: ContentRange| -> ArchiveResult<Vec<u8>> { Ok(object.read(range)?.bytes().to_vec()) };
-    let len = manifest.key.plain_size;
+    let len = object.content_len()?;
     let tail = read(ContentRange::between(len.saturating_sub(TAIL_LEN), len))?;
     let place = BundleTable::locate(len, &tail)?;
     if place.len() > TABLE_LIMIT {
@@ -138,14 +140,15 @@ fn read_table(archive: &Archive, manifest: &Manifest) -> CatalogResult<BundleTab
     Ok(BundleTable::parse(place, &read(place)?)?)
 }
 
-fn facts(manifest: &Manifest) -> ObjectFacts {
+fn facts(manifest: &Manifest) -> CatalogResult<ObjectFacts> {
     let geometry = manifest.geometry();
-    ObjectFacts {
+    let facts = manifest.facts()?;
+    Ok(ObjectFacts {
         name: manifest.name.clone(),
         root: manifest.root(),
-        kind: manifest.kind,
-        key: manifest.key,
+        kind: facts.kind,
+        key: facts.key,
         tier: geometry.tier(),
-        stored_len: geometry.block_ids().filter_map(|id| geometry.block(id)).map(|block| block.stored_len()).sum(),
-    }
+        stored_len: geometry.stored_len(),
+    })
 }

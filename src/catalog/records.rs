@@ -94,16 +94,19 @@ pub struct NewObject {
 
 impl NewObject {
     /// The record of a written object.
-    pub fn new(manifest: &Manifest, members: Vec<NewMember>) -> Self {
+    ///
+    /// Error: a manifest whose content is not known.
+    pub fn new(manifest: &Manifest, members: Vec<NewMember>) -> Result<Self, crate::format::FormatError> {
         let geometry = manifest.geometry();
+        let facts = manifest.facts()?;
         let record = ObjectRecord {
             reference: ObjectRef { name: manifest.name.clone(), root: manifest.root() },
-            kind: manifest.kind,
-            key: manifest.key,
+            kind: facts.kind,
+            key: facts.key,
             tier: geometry.tier(),
             stored_len: geometry.stored_len(),
         };
-        Self { record, members }
+        Ok(Self { record, members })
     }
 }
 

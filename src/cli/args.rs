@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::units::{self, Moment};
+use crate::codec::compress::CodecSpec;
 
 const AFTER_HELP: &str = "\
 The archive is found from --archive, else BLOCKFRAME_ARCHIVE, else [archive] directory in the configuration:
@@ -117,6 +118,9 @@ pub struct InitArgs {
     /// How much redundancy, by size of the content
     #[arg(long, value_enum, default_value_t = ProfileName::Classic)]
     pub profile: ProfileName,
+    /// Compress what is stored: zstd[:1-22], lz4, gzip[:1-9] or brotli[:0-11] [default: nothing is compressed]
+    #[arg(long, value_name = "CODEC[:LEVEL]")]
+    pub compress: Option<CodecSpec>,
     /// Name of what fails together with this directory (a disk, a machine) [default: the host's name]
     #[arg(long, value_name = "NAME")]
     pub failure_domain: Option<String>,

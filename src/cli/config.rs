@@ -3,6 +3,8 @@
 use super::error::{CliError, CliResult};
 use super::units;
 use crate::base::ErrorClass;
+use crate::codec::compress::CodecSpec;
+use crate::namespace::{CompressionRules, PathPattern};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,6 +20,8 @@ pub struct Config {
     pub mount: MountConfig,
     /// What is kept in memory.
     pub cache: CacheConfig,
+    /// How contents are compressed.
+    pub compression: CompressionConfig,
     /// Files that are being written.
     pub staging: StagingConfig,
     /// What was changed or removed.
@@ -72,6 +76,97 @@ impl CacheConfig {
         const SEGMENT: u64 = 32 << 20;
         self.max_size.0.min(self.max_segments.saturating_mul(SEGMENT))
     }
+}
+
+/// `[compression]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CompressionConfig {
+    /// For what no rule matches. None: what the archive was made with.
+    #[serde(serialize_with = "empty_without_choice", deserialize_with = "without_choice_when_empty")]
+    pub default: Option<CodecChoice>,
+    /// By path; the first that matches counts.
+    pub rules: Vec<CompressionRule>,
+}
+
+impl CompressionConfig {
+    /// The rules for an archive that was made with `archive_default`.
+    pub fn rules(&self, archive_default: Option<CodecSpec>) -> CliResult<CompressionRules> {
+        let default = self.default.map_or(archive_default, |choice| choice.0);
+        let rules = self.rules.iter().map(|rule| (rule.pattern.0.clone(), rule.codec.0));
+        CompressionRules::new(default, rules).map_err(|error| CliError::new(error.class(), error.to_string()))
+    }
+}
+
+/// A row of `rules` in `[compression]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CompressionRule {
+    /// Of which paths.
+    pub pattern: Pattern,
+    /// With what they are compressed.
+    pub codec: CodecChoice,
+}
+
+/// A pattern over paths of the archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern(pub PathPattern);
+
+/// A codec as `"zstd:3"`, or `"none"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CodecChoice(pub Option<CodecSpec>);
+
+impl std::str::FromStr for CodecChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self(None)),
+            codec => match codec.parse() {
+                Ok(spec) => Ok(Self(Some(spec))),
+                Err(why) => Err(format!("{why}, or none")),
+            },
+        }
+    }
+}
+
+impl Serialize for CodecChoice {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Some(spec) => s.collect_str(&spec),
+            None => s.serialize_str("none"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for CodecChoice {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl Serialize for Pattern {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Pattern {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        String::deserialize(d)?.parse().map(Pattern).map_err(serde::de::Error::custom)
+    }
+}
+
+fn empty_without_choice<S: Serializer>(choice: &Option<CodecChoice>, s: S) -> Result<S::Ok, S::Error> {
+    match choice {
+        Some(choice) => choice.serialize(s),
+        None => s.serialize_str(""),
+    }
+}
+
+fn without_choice_when_empty<'de, D: Deserializer<'de>>(d: D) -> Result<Option<CodecChoice>, D::Error> {
+    let text = String::deserialize(d)?;
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(serde::de::Error::custom) }
 }
 
 /// `[staging]`
@@ -487,6 +582,11 @@ mod tests {
             ("[staging]\nfsync = \"never\"\n", "2: "),
             ("[versions]\nmax_share = 1.5\n", "2: "),
             ("[versions]\nmax_share = -1\n", "2: "),
+            ("[compression]\ndefault = \"zip\"\n", "2: no codec is called"),
+            ("[compression]\nrules = [\n{ pattern = \"[a\", codec = \"none\" }]\n", "3: "),
+            ("[compression]\nrules = [\n{ pattern = \"a\", codec = \"gzip:99\" }]\n", "3: gzip has no level 99"),
+            ("[compression]\nrules = [\n{ pattern = \"a\" }]\n", "3: "),
+            ("[compression]\nrules = [\n{ pattern = \"a\", codec = \"lz4\", size = 1 }]\n", "3: "),
             ("log_level = \"loud\"", "1: "),
             ("x = = 1", "1: "),
         ] {
@@ -521,6 +621,25 @@ mod tests {
         assert_eq!(config.versions.retention, Age(Duration::from_secs(43_200)));
         assert_eq!(VersionsConfig::default().max_share.of(1000), 250);
         assert_eq!(parse("[cache]\nmax_size = 4096").unwrap().0.cache.limit(), 4096);
+    }
+
+    #[test]
+    fn compression_is_the_archives_unless_the_file_says_otherwise() {
+        let spec = |text: &str| Some(text.parse::<CodecSpec>().unwrap());
+        let choice = |text: &str, archive: Option<CodecSpec>, path: &str| {
+            let (config, _) = parse(text).unwrap();
+            let written = toml::to_string(&config).unwrap();
+            assert_eq!(parse(&written).unwrap().0, config);
+            config.compression.rules(archive).unwrap().spec_for(&crate::format::EntryPath::new(path).unwrap())
+        };
+        assert_eq!(choice("", None, "a"), None);
+        assert_eq!(choice("", spec("lz4"), "a"), spec("lz4"));
+        assert_eq!(choice("[compression]\ndefault = \"\"", spec("lz4"), "a"), spec("lz4"));
+        assert_eq!(choice("[compression]\ndefault = \"none\"", spec("lz4"), "a"), None);
+        assert_eq!(choice("[compression]\ndefault = \"zstd\"", None, "a"), spec("zstd:3"));
+        let rules = "[compression]\nrules = [{ pattern = \"*.JPG\", codec = \"none\" }, { pattern = \"**\", codec = \"gzip\" }]";
+        assert_eq!(choice(rules, spec("lz4"), "x/a.jpg"), None);
+        assert_eq!(choice(rules, spec("lz4"), "x/a"), spec("gzip:6"));
     }
 
     #[test]

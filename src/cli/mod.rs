@@ -5,6 +5,7 @@ pub mod args;
 pub mod commands;
 pub mod config;
 pub mod context;
+pub mod core_dumps;
 #[cfg(unix)]
 mod daemon;
 pub mod error;

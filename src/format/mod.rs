@@ -11,6 +11,7 @@ pub mod journal;
 pub mod layout;
 pub mod manifest;
 pub mod sealed_json;
+pub mod sealing;
 pub mod staged;
 mod tar_header;
 pub mod tree;
@@ -19,7 +20,7 @@ pub use bundle::{BundleBuilder, BundleRow, BundleTable};
 pub use descriptor::{ArchiveDescriptor, BundleRule, OuterCode, Profile, StoreDescriptor, TierLayout, TierRule};
 pub use entry::{Entry, EntryPath, FileContent, NodeBody, NodeMeta};
 pub use geometry::{BlockGeometry, BlockId, Geometry};
-pub use manifest::{BlockKey, Compression, HashAlgorithm, Manifest, ObjectKind};
+pub use manifest::{BlockKey, Compression, ContentFacts, HashAlgorithm, Manifest, ObjectKind};
 pub use staged::{StagedContent, StagedExtent, StagedMap, StagingId};
 
 /// Why bytes are not what they should be.
@@ -48,6 +49,12 @@ pub enum FormatError {
         found: u64,
         /// What this program reads.
         known: u64,
+    },
+    /// It is encrypted, and the archive was opened without its keys.
+    #[error("{what}: it is sealed; open the archive with its passphrase or key file")]
+    Sealed {
+        /// Which structure.
+        what: &'static str,
     },
     /// A value that no writer produces.
     #[error("{what}: {why}")]

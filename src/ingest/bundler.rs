@@ -107,6 +107,7 @@ impl<'a> Bundler<'a> {
             kind: ObjectKind::Bundle,
             sequence: self.writer.sequence()?,
             entry: None,
+            compression: self.archive.descriptor().compression,
         };
         let archive = Arc::clone(self.archive);
         let content = open.builder.finish();
@@ -136,7 +137,7 @@ impl<'a> Bundler<'a> {
 
     fn record(&self, written: &WrittenObject, contents: Contents) -> IngestResult<()> {
         let tier = written.manifest.geometry().tier();
-        self.writer.add_object(&NewObject::new(&written.manifest, contents.members))?;
+        self.writer.add_object(&NewObject::new(&written.manifest, contents.members)?)?;
         self.progress.object(written);
         for mut report in contents.reports {
             report.tier.get_or_insert(tier);
@@ -166,6 +167,7 @@ impl<'a> Bundler<'a> {
             kind: ObjectKind::File,
             sequence: self.writer.sequence()?,
             entry: Some(entry),
+            compression: self.archive.descriptor().compression,
         };
         let control = WriteControl { progress: &|_| {}, cancel: &AtomicBool::new(false) };
         let written = self.archive.write_object(&data.to_vec(), &plan, &control)?;

@@ -459,14 +459,15 @@ impl Commit<'_> {
             kind: ObjectKind::File,
             sequence: self.writer.sequence()?,
             entry: (encoded.len() <= MAX_MANIFEST_ENTRY).then_some(entry),
+            compression: self.archive.descriptor().compression,
         };
         let reporter = self.progress.reporter;
         let control = WriteControl { progress: &|bytes| reporter.advance(bytes), cancel: self.cancel };
         let written = self.archive.write_object(bytes, &plan, &control)?;
         let manifest = &written.manifest;
-        let hash = manifest.key.hash;
+        let hash = manifest.facts()?.key.hash;
         let member = NewMember { hash, offset: 0, size: content.size, source: signature };
-        self.writer.add_object(&NewObject::new(manifest, vec![member]))?;
+        self.writer.add_object(&NewObject::new(manifest, vec![member])?)?;
         self.progress.object(&written);
 
         let content = FileContent { hash, ..content };

@@ -7,12 +7,14 @@
 //! their order, each whole or not at all, and never before the contents they
 //! tell of. `sync` waits for the journal.
 
+mod compression;
 mod draft;
 mod error;
 mod flusher;
 mod listing;
 mod state;
 
+pub use compression::{CompressionRules, PathPattern, PatternError};
 pub use draft::{Draft, Removed};
 pub use error::{Key, NamespaceError, Stop};
 pub use flusher::Publications;

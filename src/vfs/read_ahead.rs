@@ -106,7 +106,8 @@ impl ReadAhead {
     pub(super) fn order(&self, object: &Arc<Object>, range: ContentRange) {
         let Some(orders) = self.orders.as_ref().filter(|_| !self.workers.is_empty()) else { return };
         let manifest = object.manifest();
-        let range = range.clamp_to(manifest.geometry().content_len());
+        let Ok(content_len) = object.content_len() else { return };
+        let range = range.clamp_to(content_len);
         if range.is_empty() {
             return;
         }

@@ -63,7 +63,7 @@ impl Reader {
     /// The stream that a new handle on this object reads in: one for each
     /// handle on a file, one for all that read a bundle.
     pub(super) fn stream(&self, object: &Object) -> Arc<Stream> {
-        match object.manifest().kind {
+        match object.kind() {
             ObjectKind::File => Arc::default(),
             ObjectKind::Bundle => Arc::clone(lock(&self.bundles).get_or_insert(object.manifest().root(), Arc::default)),
         }
@@ -77,7 +77,7 @@ impl Reader {
         range: ContentRange,
         deliver: &mut dyn FnMut(&[u8]),
     ) -> ArchiveResult<()> {
-        if object.manifest().kind == ObjectKind::File {
+        if object.kind() == ObjectKind::File {
             if let Advice::Ahead(ahead) = stream.observe(range, self.limits.file) {
                 object.will_read(ahead);
             }

@@ -8,8 +8,10 @@ pub mod view;
 use blockframe::archive::{
     Archive, ContentSource, Event, EventSink, Object, ObjectPlan, ObjectRef, WriteControl, WrittenObject,
 };
-use blockframe::base::{ArchiveId, SystemClock, Timestamp};
+use blockframe::base::{ArchiveId, Secret, SystemClock, Timestamp};
+use blockframe::codec::seal::CipherSuite;
 use blockframe::format::{ArchiveDescriptor, BundleRule, ObjectKind, OuterCode, Profile, TierLayout, TierRule};
+use blockframe::keys::{ArchiveKeys, Epoch};
 use blockframe::store::{BlockStore, LocalStore};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -77,7 +79,8 @@ impl Fixture {
 
     fn open(dir: TempDir, store: Arc<dyn BlockStore>) -> Self {
         let events = Arc::new(Events::default());
-        let archive = Archive::open(store.clone(), Arc::new(SystemClock), events.clone()).unwrap();
+        let locked = Archive::open(store.clone(), Arc::new(SystemClock), events.clone()).unwrap();
+        let archive = if locked.is_encrypted() { locked.unlocked(test_keys(locked.descriptor().id)) } else { locked };
         Self { dir, store, archive, events }
     }
 
@@ -96,7 +99,8 @@ impl Fixture {
         name: &str,
         content: &dyn ContentSource,
     ) -> blockframe::archive::ArchiveResult<WrittenObject> {
-        let plan = ObjectPlan { readable: name.into(), kind: ObjectKind::File, sequence: 1, entry: None };
+        let compression = self.archive.descriptor().compression;
+        let plan = ObjectPlan { readable: name.into(), kind: ObjectKind::File, sequence: 1, entry: None, compression };
         let control = WriteControl { progress: &|_| {}, cancel: &AtomicBool::new(false) };
         self.archive.write_object(content, &plan, &control)
     }
@@ -108,6 +112,35 @@ impl Fixture {
     pub fn path(&self, reference: &ObjectRef) -> PathBuf {
         self.dir.path().join(reference.name.as_str())
     }
+}
+
+/// The keys of all encrypted archives of tests: one epoch.
+pub fn test_keys(archive: ArchiveId) -> Arc<ArchiveKeys> {
+    let secret = |byte| Secret::filled_by(|bytes: &mut [u8; 32]| bytes.fill(byte));
+    ArchiveKeys::new(archive, secret(1), vec![(Epoch::FIRST, secret(2))]).unwrap()
+}
+
+/// The same rules for contents as they are, compressed, encrypted, and both.
+pub fn encoded_variants(rules: &ArchiveDescriptor) -> Vec<ArchiveDescriptor> {
+    let zstd = Some("zstd:1".parse().unwrap());
+    let variants =
+        [(None, None), (zstd, None), (None, Some(CipherSuite::Aes256Gcm)), (zstd, Some(CipherSuite::Chacha20Poly1305))];
+    variants
+        .into_iter()
+        .map(|(compression, encryption)| ArchiveDescriptor {
+            id: ArchiveId::random(),
+            compression,
+            encryption,
+            ..rules.clone()
+        })
+        .collect()
+}
+
+/// Bytes of which about a half can be compressed away, the same for the same seed.
+pub fn compressible(len: usize, seed: u64) -> Vec<u8> {
+    let mut bytes = content(len, seed);
+    bytes.chunks_mut(64).for_each(|chunk| chunk.iter_mut().skip(32).for_each(|byte| *byte = b'.'));
+    bytes
 }
 
 /// A temporary directory in memory where there is such a place: the tests

@@ -45,7 +45,7 @@ impl Rewrite<'_> {
         old: &BlockGeometry,
     ) -> ArchiveResult<(BlockRoots, Vec<(SegmentIndex, Digest)>)> {
         let (kept, changed) = self.difference.split(block);
-        let writer = BlockWriter::create(self.new, *block, &kept)?;
+        let writer = BlockWriter::create(self.new, block.clone(), &kept)?;
         self.keep_shards(&writer, old, &kept)?;
         let content = changed.iter().map(|shard| leaves_of(block.shard_len(*shard))).collect();
         let added = AddedBlock { old, writer, changed, content: Mutex::new(content) };
@@ -104,7 +104,7 @@ impl Rewrite<'_> {
     }
 
     fn add_column(&self, added: &AddedBlock<'_>, worker: &mut ColumnWorker, start: u64) -> ArchiveResult<()> {
-        let block = *added.writer.geometry();
+        let block = added.writer.geometry();
         let len = (block.parity_len() - start).min(COLUMN) as usize;
         let coded = len.next_multiple_of(UNIT);
         let mut buffer = vec![0; len];
@@ -112,13 +112,13 @@ impl Rewrite<'_> {
         for (index, shard) in added.changed.iter().enumerate() {
             let own = block.shard_len(*shard).saturating_sub(start).min(len as u64) as usize;
             let bytes = &mut buffer[..own];
-            let segment = segment_of(&block, *shard);
+            let segment = segment_of(block, *shard);
             if own > 0 {
                 let at = self.difference.segment_span(segment).start() + start;
                 let hole = self.read_source(at, bytes)?;
                 self.hash_shard(&added.writer, *shard, start, bytes);
                 let mut hashes = Vec::new();
-                merkle::hash_leaves(bytes, at / LEAF_SIZE, self.new.geometry.content_len(), &mut hashes);
+                merkle::hash_leaves(bytes, at / LEAF_SIZE, self.new.geometry.segments_len(), &mut hashes);
                 let first = (start / LEAF_SIZE) as usize;
                 lock(&added.content)[index][first..first + hashes.len()].copy_from_slice(&hashes);
                 added.writer.write(*shard, start, bytes, hole)?;
@@ -167,13 +167,13 @@ impl Rewrite<'_> {
             any = true;
             let from = (range.start() - base) as usize;
             let part = &mut out[from..from + range.len() as usize];
-            let new = range.clamp_to(self.new.geometry.content_len()).len() as usize;
+            let new = range.clamp_to(self.new.geometry.segments_len()).len() as usize;
             match known {
                 Some(bytes) if new > 0 => part[..new].copy_from_slice(&bytes[from..from + new]),
                 None if new > 0 => drop(self.read_source(range.start(), &mut part[..new])?),
                 _ => {}
             }
-            let old = range.clamp_to(self.difference.old.content_len());
+            let old = range.clamp_to(self.difference.old.segments_len());
             if !old.is_empty() {
                 xor(part, self.base.read(old)?.bytes());
             }
@@ -198,13 +198,13 @@ impl Rewrite<'_> {
         let mut workers = Vec::with_capacity(usize::from(outer.m));
         for parity in 0..outer.m {
             let block = self.new.block(BlockId::Outer { group, parity })?;
-            let writer = BlockWriter::create(self.new, block, &kept)?;
+            let writer = BlockWriter::create(self.new, block.clone(), &kept)?;
             self.keep_shards(&writer, &block, &kept)?;
             writers.push(writer);
             workers.push(ColumnWorker::new(&block).map_err(ArchiveError::Source)?);
         }
         let mut code = ErasureCode::new(members.len() as u16, outer.m);
-        let added = AddedGroup { members, shape, affected, writers };
+        let added = AddedGroup { members, shape: shape.clone(), affected, writers };
         let mut start = 0;
         while start < shape.parity_len() {
             self.new.control.check()?;

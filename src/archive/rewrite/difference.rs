@@ -33,10 +33,13 @@ impl Difference {
             let (tier, layout) = (geometry.tier(), geometry.layout());
             (tier, layout, geometry.k(), geometry.m(), geometry.segment_size(), geometry.outer())
         };
-        if rule(&old) != rule(&new) || !old.has_content_tree() || !new.has_content_tree() {
+        if rule(&old) != rule(&new)
+            || !old.has_content_tree(old.segments_len())
+            || !new.has_content_tree(new.segments_len())
+        {
             return None;
         }
-        let (short, long) = (old.content_len().min(new.content_len()), old.content_len().max(new.content_len()));
+        let (short, long) = (old.segments_len().min(new.segments_len()), old.segments_len().max(new.segments_len()));
         let mut leaves: Vec<ContentRange> = changed
             .iter()
             .map(|range| range.clamp_to(long))
@@ -116,7 +119,7 @@ impl Difference {
         let shape = |geometry: &Geometry| geometry.block(BlockId::Outer { group, parity: 0 });
         let (Some(blocks), Some(outer)) = (members(&self.new), self.new.outer()) else { return Way::Encode };
         let Some(outer_block) = shape(&self.new) else { return Way::Encode };
-        if members(&self.old) != Some(blocks.clone()) || shape(&self.old) != Some(outer_block) {
+        if members(&self.old) != Some(blocks.clone()) || shape(&self.old).as_ref() != Some(&outer_block) {
             return Way::Encode;
         }
         let block_size = u64::from(self.new.k()) * self.new.segment_size();
@@ -126,7 +129,7 @@ impl Difference {
             return Way::Keep;
         }
         let adding = 2 * differing + u64::from(outer.m) * outer_block.stored_len();
-        if adding < span.clamp_to(self.new.content_len()).len() { Way::Add } else { Way::Encode }
+        if adding < span.clamp_to(self.new.segments_len()).len() { Way::Add } else { Way::Encode }
     }
 
     fn differing(&self, span: ContentRange) -> u64 {

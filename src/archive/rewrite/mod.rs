@@ -12,6 +12,7 @@
 
 mod add;
 mod difference;
+mod encoded;
 mod keep;
 
 use self::difference::{Difference, Way, segment_of};
@@ -62,14 +63,20 @@ impl Archive {
         plan: &ObjectPlan,
         control: &WriteControl<'_>,
     ) -> ArchiveResult<WrittenObject> {
+        let ours = Arc::ptr_eq(base.shared(), &self.shared) && base.content_tree().is_some();
+        if ours && base.manifest().geometry().encoded_lens().is_some() {
+            return match self.rewrite_encoded(base, source, changed, plan, control)? {
+                Some(written) => Ok(written),
+                None => self.write_object(source, plan, control),
+            };
+        }
+        if !ours || self.encoding_for(source, plan.compression)?.is_some() {
+            return self.write_object(source, plan, control);
+        }
         let len = source.len();
         let geometry = Geometry::choose(*self.descriptor().tier_for(len), len).ok_or(ArchiveError::TooLarge { len })?;
-        let difference = Difference::new(*base.manifest().geometry(), geometry, changed);
-        let difference = difference.filter(|difference| {
-            Arc::ptr_eq(base.shared(), &self.shared)
-                && base.manifest().content_tree().is_some()
-                && !difference.is_large()
-        });
+        let difference = Difference::new(base.manifest().geometry().clone(), geometry.clone(), changed);
+        let difference = difference.filter(|difference| !difference.is_large());
         let Some(difference) = difference else { return self.write_object(source, plan, control) };
         self.write_staged(source, geometry, control, Some(base.manifest()), |new| {
             Rewrite { new: &new, base, source, difference }.run(plan)
@@ -88,7 +95,7 @@ struct Rewrite<'a> {
 impl Rewrite<'_> {
     fn run(&self, plan: &ObjectPlan) -> ArchiveResult<Manifest> {
         let geometry = &self.new.geometry;
-        let mut tree = self.base.manifest().content_tree().unwrap_or_default().to_vec();
+        let mut tree = self.base.content_tree().unwrap_or_default().to_vec();
         tree.resize(geometry.segments() as usize, Digest::new([0; 32]));
         let mut roots: BTreeMap<u32, BlockRoots> = BTreeMap::new();
         let mut jobs = Vec::new();

@@ -6,13 +6,13 @@ use std::sync::atomic::AtomicBool;
 fn write(archive: &Archive, kind: ObjectKind, sequence: u64, entry: Option<Entry>, bytes: &[u8]) -> NewObject {
     let cancel = AtomicBool::new(false);
     let control = WriteControl { progress: &|_| {}, cancel: &cancel };
-    let plan = ObjectPlan { readable: b"o".to_vec(), kind, sequence, entry };
+    let plan = ObjectPlan { readable: b"o".to_vec(), kind, sequence, entry, compression: None };
     let written = archive.write_object(&bytes.to_vec(), &plan, &control).unwrap();
     let manifest = &written.manifest;
     let record = ObjectRecord {
         reference: crate::archive::ObjectRef { name: manifest.name.clone(), root: manifest.root() },
         kind,
-        key: manifest.key,
+        key: manifest.facts().unwrap().key,
         tier: manifest.geometry().tier(),
         stored_len: 1,
     };

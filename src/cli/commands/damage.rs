@@ -4,7 +4,7 @@
 use crate::archive::{Archive, ArchiveError, Verdict};
 use crate::archive::{BlockHealth, LostRange, ObjectHealth, ShardState};
 use crate::base::units::LEAF_SIZE;
-use crate::base::{ContentRange, LeafIndex, Timestamp};
+use crate::base::{ContentRange, LeafIndex, ShardRange, Timestamp};
 use crate::catalog::{Catalog, ObjectRecord};
 use crate::cli::error::CliResult;
 use crate::cli::output::{JsonPath, Output, printable};
@@ -187,7 +187,10 @@ fn content_range(geometry: &Geometry, lost: &LostRange) -> Option<ContentRange> 
         return None;
     }
     let segment = u64::from(block.first_segment) + u64::from(lost.shard.get());
-    ContentRange::new(segment * geometry.segment_size() + lost.range.start(), lost.range.len())
+    let start = segment * geometry.segment_size();
+    // What a lost byte of an encoded segment means is not known without decoding: all of it counts.
+    let range = geometry.encoded_lens().map_or(lost.range, |_| ShardRange::between(0, geometry.segment_size()));
+    ContentRange::new(start + range.start(), range.len())
 }
 
 fn affected_paths(

@@ -141,7 +141,7 @@ fn orphans(archive: &Archive, catalog: &Catalog, writer: &dyn CatalogWrites) -> 
         }
         // Without a manifest of ours nothing says whose it is: it stays.
         let Ok(manifest) = archive.load_manifest(&name) else { continue };
-        if manifest.sequence <= writer.sequence()? {
+        if manifest.facts()?.sequence <= writer.sequence()? {
             orphans.removable.push((name, manifest.geometry().stored_len()));
         } else {
             orphans.ahead.push(name);

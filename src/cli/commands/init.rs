@@ -26,7 +26,8 @@ pub(super) fn run(context: &Context, args: &InitArgs) -> CliResult<ExitStatus> {
     std::fs::create_dir_all(&directory)
         .map_err(|error| CliError::io(format!("cannot make the directory {}", directory.display()), error))?;
     let domain = args.failure_domain.clone().unwrap_or_else(host_name);
-    let descriptor = ArchiveDescriptor::new(profile(args.profile), ArchiveId::random(), SystemClock.now());
+    let mut descriptor = ArchiveDescriptor::new(profile(args.profile), ArchiveId::random(), SystemClock.now());
+    descriptor.compression = args.compress;
     let store = Arc::new(LocalStore::open(&directory)?);
     Archive::create(store.clone(), descriptor, domain.clone())?;
     let archive = Arc::new(Archive::open(store, Arc::new(SystemClock), Arc::new(()))?);
@@ -86,6 +87,9 @@ fn show(out: &Output, directory: &Path, archive: &Archive, domain: &str) -> CliR
         from = tier.below.unwrap_or(from);
     }
     table.print(out)?;
+    if let Some(spec) = rules.compression {
+        out.line(format_args!("\nContents are compressed with {spec} where that makes them shorter."))?;
+    }
     out.line(format_args!(
         "\nFiles up to {} are bundled. It does not survive the loss of the whole directory: keep a copy elsewhere.\n\
          Next: blockframe -a {} commit PATH",
@@ -100,6 +104,7 @@ fn show(out: &Output, directory: &Path, archive: &Archive, domain: &str) -> CliR
         "failure_domain": domain,
         "tiers": rules.tiers,
         "bundle": rules.bundle,
+        "compression": rules.compression,
     }))
 }
 

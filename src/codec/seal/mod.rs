@@ -1,8 +1,23 @@
 //! Authenticated encryption: frames of content with the archive's cipher,
 //! small metadata with AES-256-SIV.
+//!
+//! There are two implementations of the first two suites, and they write the
+//! same bytes: `fast` (AWS-LC, with the feature `fast-crypto`) and `portable`
+//! (crates in Rust alone). AES-256-SIV is portable always.
+
+#[cfg(feature = "fast-crypto")]
+mod fast;
+mod metadata;
+mod portable;
+mod suite;
+#[cfg(test)]
+mod tests;
+
+pub use metadata::{open_metadata, seal_metadata};
+pub use portable::portable_cipher;
+pub use suite::{CipherSuite, UnknownCipher};
 
 use crate::base::Secret;
-use serde::{Deserialize, Serialize};
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -13,19 +28,6 @@ pub type Tag = [u8; TAG_LEN];
 /// What makes a frame's encryption unique under its key: a counter.
 pub type Nonce = [u8; 12];
 
-/// With what contents are encrypted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum CipherSuite {
-    /// AES-256 in Galois/Counter Mode (NIST SP 800-38D).
-    Aes256Gcm,
-    /// ChaCha20-Poly1305 (RFC 8439).
-    #[serde(rename = "chacha20-poly1305")]
-    Chacha20Poly1305,
-    /// AES-SIV-CMAC with a 512-bit key (RFC 5297): a repeated nonce shows only that frames are equal.
-    Aes256Siv,
-}
-
 /// Sealed bytes that were not made with this key, nonce and context, or were changed since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the bytes are not authentic")]
@@ -35,28 +37,24 @@ pub struct Forged;
 pub trait FrameCipher: Send + Sync + Debug {
     /// Encrypts `bytes` in place. `nonce` is never used twice with one key;
     /// `context` is authenticated with the bytes and not stored.
+    ///
+    /// # Panics
+    /// If there are more bytes than the suite can encrypt with one nonce,
+    /// 64 GiB at least.
     fn seal(&self, nonce: &Nonce, context: &[u8], bytes: &mut [u8]) -> Tag;
 
-    /// Decrypts `bytes` in place. On error they hold no plaintext.
+    /// Decrypts `bytes` in place. On error they are zeros.
     fn open(&self, nonce: &Nonce, context: &[u8], bytes: &mut [u8], tag: &Tag) -> Result<(), Forged>;
 }
 
 /// The cipher of a suite with a key; suites with 256-bit keys use the first 32 bytes.
+///
+/// The cipher keeps what it has made of the key and overwrites it with zeros
+/// when it is dropped; that memory is not locked, unlike a [`Secret`]'s.
 pub fn frame_cipher(suite: CipherSuite, key: &Secret<64>) -> Arc<dyn FrameCipher> {
-    let _ = (suite, key);
-    unimplemented!("seal helper")
-}
-
-/// Encrypts small metadata with AES-256-SIV and no nonce: the tag, then as
-/// many bytes as `plain` has. Equal bytes in the same `context` give equal
-/// results; so the context says where they stand.
-pub fn seal_metadata(key: &Secret<64>, context: &[u8], plain: &[u8]) -> Vec<u8> {
-    let _ = (key, context, plain);
-    unimplemented!("seal helper")
-}
-
-/// What [`seal_metadata`] encrypted.
-pub fn open_metadata(key: &Secret<64>, context: &[u8], sealed: &[u8]) -> Result<Vec<u8>, Forged> {
-    let _ = (key, context, sealed);
-    unimplemented!("seal helper")
+    #[cfg(feature = "fast-crypto")]
+    if let Some(cipher) = fast::FastCipher::new(suite, key) {
+        return Arc::new(cipher);
+    }
+    portable_cipher(suite, key)
 }

@@ -147,7 +147,7 @@ pub(in crate::vfs) fn open_source(
     size: u64,
 ) -> ArchiveResult<Source> {
     let object = archive.object(&place.object)?;
-    let content_len = object.manifest().geometry().content_len();
+    let content_len = object.content_len()?;
     if place.offset.checked_add(size).is_none_or(|end| end > content_len) {
         return Err(ArchiveError::ForeignManifest {
             object: place.object.name.clone(),

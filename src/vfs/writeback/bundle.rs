@@ -6,6 +6,7 @@ use super::pace::Pace;
 use crate::archive::{Archive, ArchiveError, ArchiveResult, ObjectPlan, WriteControl, WrittenObject};
 use crate::base::ContentHash;
 use crate::catalog::{NewMember, NewObject};
+use crate::codec::compress::CodecSpec;
 use crate::format::bundle::readable_name;
 use crate::format::{BundleBuilder, BundleTable, Entry, FileContent, FormatError, ObjectKind, StagingId};
 use crate::staging::Generation;
@@ -92,7 +93,7 @@ impl InFlight {
         (pace, desk): (&Arc<Pace>, &Arc<Desk>),
     ) -> Result<Self, (ArchiveError, Vec<Member>)> {
         let OpenBundle { builder, first, mut members, files, .. } = bundle;
-        let made = make(builder, first, sequence, &mut members);
+        let made = make(builder, first, sequence, archive.descriptor().compression, &mut members);
         let (plan, content) = match made {
             Ok(made) => made,
             Err(error) => return Err((error, files)),
@@ -112,9 +113,9 @@ impl InFlight {
     pub(super) fn finish(self) -> (ArchiveResult<(WrittenObject, NewObject)>, Vec<Member>) {
         let panicked = |_| Err(ArchiveError::Internal("a thread that wrote a bundle panicked".into()));
         let written = self.thread.join().unwrap_or_else(panicked);
-        let recorded = written.map(|written| {
-            let object = NewObject::new(&written.manifest, self.members);
-            (written, object)
+        let recorded = written.and_then(|written| {
+            let object = NewObject::new(&written.manifest, self.members)?;
+            Ok((written, object))
         });
         (recorded, self.files)
     }
@@ -125,19 +126,21 @@ fn make(
     builder: BundleBuilder,
     first: Option<Entry>,
     sequence: u64,
+    compression: Option<CodecSpec>,
     members: &mut [NewMember],
 ) -> ArchiveResult<(ObjectPlan, Vec<u8>)> {
     let first = first.ok_or_else(|| ArchiveError::Internal("a bundle without entries is to be written".into()))?;
     let alone = builder.members() == 1 && builder.rows() == 1;
     let content = builder.finish();
     if !alone {
-        let plan = ObjectPlan { readable: readable_name(&first), kind: ObjectKind::Bundle, sequence, entry: None };
+        let (readable, kind) = (readable_name(&first), ObjectKind::Bundle);
+        let plan = ObjectPlan { readable, kind, sequence, entry: None, compression };
         return Ok((plan, content));
     }
     let member = BundleTable::of_content(&content)?.rows.first().and_then(|row| row.member);
     let range = member.ok_or_else(|| ArchiveError::Internal("a bundle's only member is missing".into()))?;
     members.iter_mut().for_each(|member| member.offset = 0);
     let readable = first.path().name().to_vec();
-    let plan = ObjectPlan { readable, kind: ObjectKind::File, sequence, entry: Some(first) };
+    let plan = ObjectPlan { readable, kind: ObjectKind::File, sequence, entry: Some(first), compression };
     Ok((plan, content[range.start() as usize..range.end() as usize].to_vec()))
 }

@@ -81,7 +81,7 @@ impl FrozenSource {
     /// The object of which this is an edit, and the ranges that do not come from it.
     pub(super) fn difference(&self) -> Option<(&Object, Vec<ContentRange>)> {
         let BaseObject { object, .. } = self.base.as_ref()?;
-        (object.manifest().kind == ObjectKind::File).then(|| (&**object, self.frozen.changed_ranges()))
+        (object.kind() == ObjectKind::File).then(|| (&**object, self.frozen.changed_ranges()))
     }
 
     /// All bytes. Meant for short files.

@@ -15,7 +15,7 @@ use super::source::{FrozenSource, of_writing};
 use crate::archive::{Depth, Event, EventKind, ObjectPlan, Verdict, WriteControl, WrittenObject};
 use crate::base::{ContentHash, Digest};
 use crate::catalog::{ContentPlace, NewMember, NewObject};
-use crate::format::{BundleBuilder, Entry, FileContent, NodeBody, ObjectKind};
+use crate::format::{BundleBuilder, Entry, FileContent, FormatError, NodeBody, ObjectKind};
 use crate::vfs::live::file::LiveFile;
 use crate::vfs::live::moment;
 use crate::vfs::live::switch::{Frozen, Origin, Switched};
@@ -250,6 +250,7 @@ impl Worker {
             kind: ObjectKind::File,
             sequence: vfs.namespace.sequence(),
             entry: (encoded.len() <= MAX_MANIFEST_ENTRY).then_some(entry),
+            compression: vfs.archive.descriptor().compression,
         };
         let (desk, pace) = (&self.desk, &self.pace);
         desk.bytes_of_current.store(0, Ordering::Relaxed);
@@ -260,9 +261,10 @@ impl Worker {
         let control = WriteControl { progress: &progress, cancel: &desk.cancel };
         let written = store_content(vfs, &source, &plan, &control)?;
         desk.bytes_of_current.store(0, Ordering::Relaxed);
-        let hash = written.manifest.key.hash;
+        let of_object = |error: FormatError| error::of_commit(&error.into());
+        let hash = written.manifest.facts().map_err(of_object)?.key.hash;
         let member = NewMember { hash, offset: 0, size: content.size, source: None };
-        self.record(vfs, &NewObject::new(&written.manifest, vec![member]))?;
+        self.record(vfs, &NewObject::new(&written.manifest, vec![member]).map_err(of_object)?)?;
         // The staging file goes with the last who holds it.
         drop(source);
         self.switch(vfs, &origin, &FileContent { hash, ..content })
