@@ -9,8 +9,7 @@ set -eu
 cd "$(dirname "$0")/.."
 target=${1:-all}
 seconds=${2:-60}
-[ $# -lt 2 ] || shift 2
-[ $# -ne 1 ] || [ "$1" != "$target" ] || shift
+shift $(($# < 2 ? $# : 2))
 
 targets=$(sed -n 's/^name = "\(.*\)"$/\1/p' fuzz/Cargo.toml | grep -v '^blockframe-fuzz$')
 case $target in
@@ -32,11 +31,10 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 coverage="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-pc-table
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing"
 build=${CARGO_TARGET_DIR:-fuzz/target}
-for name in $targets; do
-    set -- "$@"
-    RUSTFLAGS="$(echo "$coverage" | tr '\n' ' ')" \
-        cargo build --quiet --locked --manifest-path fuzz/Cargo.toml --target-dir "$build" --release --target "$host" --bin "$name"
-done
+bins=$(for name in $targets; do printf -- ' --bin %s' "$name"; done)
+# shellcheck disable=SC2086
+RUSTFLAGS="$(echo "$coverage" | tr '\n' ' ')" \
+    cargo build --quiet --locked --manifest-path fuzz/Cargo.toml --target-dir "$build" --release --target "$host" $bins
 
 # Databases of the target `catalog` are no business of a disk.
 [ -n "${TMPDIR:-}" ] || [ ! -w /dev/shm ] || export TMPDIR=/dev/shm
@@ -45,13 +43,19 @@ for name in $targets; do
     program=$build/$host/release/$name
     corpus=fuzz/corpus/$name
     mkdir -p "$corpus" "fuzz/artifacts/$name"
-    BLOCKFRAME_FUZZ_SEEDS=$corpus "$program"
+    BLOCKFRAME_FUZZ_SEEDS=$corpus "$program" 2>/dev/null
     if [ "$seconds" = 0 ]; then
         "$program" "$@" || failed="$failed $name"
     else
-        echo "== $name: $seconds s"
-        "$program" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=4096 -print_final_stats=0 -verbosity=0 \
-            -artifact_prefix="fuzz/artifacts/$name/" "$corpus" "$@" || failed="$failed $name"
+        log=fuzz/artifacts/$name/log
+        if "$program" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=4096 -print_final_stats=1 \
+            -artifact_prefix="fuzz/artifacts/$name/" "$corpus" "$@" >"$log" 2>&1; then
+            echo "$name: $(sed -n 's/^stat::number_of_executed_units: *//p' "$log") inputs in $seconds s," \
+                "$(grep -o 'cov: [0-9]*' "$log" | tail -n 1)"
+        else
+            failed="$failed $name"
+            grep -v -e '^#[0-9]' -e NEW_FUNC "$log" | tail -n 30
+        fi
     fi
 done
 [ -z "$failed" ] || { echo "broken:$failed; the inputs are in fuzz/artifacts" >&2; exit 1; }

@@ -107,6 +107,7 @@ macro_rules! held {
 held! {
     bundle: 5000,
     catalog: 30,
+    compress: 1000,
     config: 300,
     control: 5000,
     descriptor: 3000,
@@ -115,6 +116,8 @@ held! {
     manifest: 2000,
     names: 10000,
     record: 20000,
+    sealed_manifest: 1000,
+    sealed_segment: 20000,
     staged: 20000,
     tree: 1000,
     units: 5000,

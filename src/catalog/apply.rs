@@ -272,6 +272,10 @@ impl<'d> Applier<'d> {
                 None => return self.misfit(|| format!("a name leads to inode {ino}, which is missing")),
             },
         };
+        // Or there could be a way in circles.
+        if is_directory && (ino == ROOT || self.database.has_several_names(ino)?) {
+            self.misfit(|| format!("directory {ino} gets a second name"))?;
+        }
         self.change_links(parent, ino, is_directory, 1)
     }
 
@@ -333,7 +337,7 @@ impl Database {
         let mut counters = Counters { next_inode: self.counters()?.next_inode, ..Counters::default() };
         self.run(|connection| {
             connection.execute_batch(
-                "DELETE FROM dirent WHERE ino NOT IN (SELECT ino FROM inode);
+                "DELETE FROM dirent WHERE ino = 1 OR ino NOT IN (SELECT ino FROM inode);
                  CREATE TEMP TABLE reached(ino INTEGER PRIMARY KEY);
                  WITH RECURSIVE tree(ino) AS
                     (VALUES(1) UNION SELECT d.ino FROM tree t JOIN dirent d ON d.parent = t.ino)

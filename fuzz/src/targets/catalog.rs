@@ -10,6 +10,7 @@ use blockframe::format::journal::{ChainHead, FileKind, GroupEncoder, MAX_RECORD,
 use blockframe::format::{ArchiveDescriptor, Entry, EntryPath, FileContent, NodeBody, NodeMeta, Profile, layout};
 use blockframe::store::{BlockStore, MemoryStore, StoreKey};
 use blockframe_api::{Node, NodeKind};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -68,6 +69,7 @@ fn archive(snapshot: &[Record], groups: &[&[Record]], start: u64) -> Archive {
 fn walk(catalog: &Catalog) -> CatalogResult<Vec<(Vec<u8>, Inode)>> {
     let mut found: Vec<(Vec<u8>, Inode)> = Vec::new();
     let mut pending = vec![(EntryPath::root(), Node::ROOT)];
+    let mut directories = BTreeSet::from([Node::ROOT.number()]);
     while let Some((path, directory)) = pending.pop() {
         let mut listed = Vec::new();
         catalog.list(directory, None, &mut |name, inode| {
@@ -81,8 +83,11 @@ fn walk(catalog: &Catalog) -> CatalogResult<Vec<(Vec<u8>, Inode)>> {
             if let NodeBody::File(content) = &inode.body {
                 let _ = catalog.place(&content.hash, content.size);
             }
-            if inode.body.kind() == NodeKind::Directory && found.len() < MAX_NODES {
-                pending.push((path.clone(), inode.node));
+            if inode.body.kind() == NodeKind::Directory {
+                assert!(directories.insert(inode.node.number()), "directory {} has two names", inode.node.number());
+                if found.len() < MAX_NODES {
+                    pending.push((path.clone(), inode.node));
+                }
             }
             found.push((path.as_bytes().to_vec(), inode));
         }
@@ -146,7 +151,11 @@ pub fn seeds() -> Vec<Vec<u8>> {
         name(2, "h", 4),
     ];
     let all = journal::payload_of(&[&tree[..], &later].concat());
+    let circle = [directory(1), directory(2), directory(3), name(1, "d", 2), name(2, "e", 3), name(3, "up", 2)];
     vec![
+        with([6, 1, 0], &journal::payload_of(&circle)),
+        with([4, 1, 1], &journal::payload_of(&circle)),
+        with([4, 1, 1], &journal::payload_of(&[&tree[..4], &[name(2, "root", 1)]].concat())),
         with([255, 1, 0], &golden),
         with([255, 1, 1], &golden),
         with([0, 255, 0], &golden),

@@ -5,6 +5,8 @@ use blockframe::base::ContentRange;
 use blockframe::format::{Geometry, StoreDescriptor, layout};
 use std::collections::BTreeSet;
 
+/// More bytes than a shard has: the parity of the longest encoded segments, in whole units.
+const MAX_SHARD: u64 = (2 << 30) + 64;
 /// Most blocks of a geometry that is looked at as a whole.
 const MAX_BLOCKS: u32 = 64;
 
@@ -23,17 +25,16 @@ pub fn run(input: &[u8]) {
         if let Some(geometry) = Geometry::choose(rule, len)
             && geometry.blocks() <= MAX_BLOCKS
         {
-            check(&geometry);
+            check(&geometry, len);
         }
     }
 }
 
-/// Every byte of the content lies in one place, and every shard has its own file.
-pub fn check(geometry: &Geometry) {
-    let len = geometry.content_len();
+/// Every byte of a content of `len` bytes lies in one place, and every shard has its own file.
+pub fn check(geometry: &Geometry, len: u64) {
     let mut at = 0;
     if geometry.segments() <= 4096 {
-        for piece in geometry.pieces(ContentRange::between(0, len)) {
+        for piece in geometry.pieces(len, ContentRange::between(0, len)) {
             assert_eq!((piece.content_start, piece.range.is_empty()), (at, false));
             at += piece.range.len();
         }
@@ -47,11 +48,11 @@ pub fn check(geometry: &Geometry) {
             data += block.data_len();
         }
         for shard in block.shard_indexes() {
-            assert!((1..=1 << 30).contains(&block.shard_len(shard)));
+            assert!((1..MAX_SHARD).contains(&block.shard_len(shard)));
             assert!(paths.insert(layout::shard_path(geometry, &block, shard)));
         }
     }
-    assert_eq!(data, len);
+    assert_eq!(data, geometry.segments_len());
 }
 
 /// The golden descriptors.

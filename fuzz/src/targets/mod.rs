@@ -4,15 +4,19 @@
 
 pub mod bundle;
 pub mod catalog;
+pub mod compress;
 pub mod config;
 pub mod control;
 pub mod descriptor;
+mod encoded;
 pub mod entry;
 pub mod journal;
 pub mod manifest;
 pub mod names;
 pub mod record;
 mod reseal;
+pub mod sealed_manifest;
+pub mod sealed_segment;
 pub mod staged;
 pub mod tree;
 pub mod units;
@@ -36,4 +40,21 @@ macro_rules! targets {
     };
 }
 
-targets!(bundle, catalog, config, control, descriptor, entry, journal, manifest, names, record, staged, tree, units);
+targets!(
+    bundle,
+    catalog,
+    compress,
+    config,
+    control,
+    descriptor,
+    entry,
+    journal,
+    manifest,
+    names,
+    record,
+    sealed_manifest,
+    sealed_segment,
+    staged,
+    tree,
+    units,
+);
