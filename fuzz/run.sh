@@ -31,10 +31,12 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 coverage="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-pc-table
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing"
 build=${CARGO_TARGET_DIR:-fuzz/target}
+# The program's versions of everything; what only the targets need is added to them.
+cp Cargo.lock fuzz/Cargo.lock
 bins=$(for name in $targets; do printf -- ' --bin %s' "$name"; done)
 # shellcheck disable=SC2086
 RUSTFLAGS="$(echo "$coverage" | tr '\n' ' ')" \
-    cargo build --quiet --locked --manifest-path fuzz/Cargo.toml --target-dir "$build" --release --target "$host" $bins
+    cargo build --quiet --manifest-path fuzz/Cargo.toml --target-dir "$build" --release --target "$host" $bins
 
 # Databases of the target `catalog` are no business of a disk.
 [ -n "${TMPDIR:-}" ] || [ ! -w /dev/shm ] || export TMPDIR=/dev/shm

@@ -85,7 +85,8 @@ fn rooted(manifest: &mut Value) -> Option<()> {
     let object = manifest.as_object_mut()?;
     object.insert("root".into(), hasher.finalize().to_hex().to_string().into());
     if let Some(hash) = hash {
-        let readable = object.get("object")?.as_str()?.rsplit_once('_').map_or("x", |(readable, _)| readable).to_string();
+        let readable =
+            object.get("object")?.as_str()?.rsplit_once('_').map_or("x", |(readable, _)| readable).to_string();
         object.insert("object".into(), format!("{readable}_{hash}").into());
     }
     Some(())
