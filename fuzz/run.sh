@@ -23,7 +23,10 @@ all) ;;
     targets=$target
     ;;
 esac
-command -v c++ >/dev/null || { echo "libFuzzer is C++: apt-get install g++" >&2; exit 1; }
+. packaging/setup.sh
+# libFuzzer is C++.
+need_packages cc:gcc c++:g++ cc:libc6-dev
+need_rust
 
 # What cargo-fuzz passes, without the sanitizers: those need a nightly compiler, and code without `unsafe` little of
 # them. With `--target` the flags are not used for build scripts and macros, which could not be linked with them.
