@@ -11,7 +11,7 @@
 
 use blockframe::archive::{Archive, ContentSource, Depth, ObjectPlan, ObjectRef, WriteControl};
 use blockframe::base::{ArchiveId, ContentRange, Secret, SystemClock, Timestamp};
-use blockframe::codec::compress::{Codec, CodecSpec, FRAME_LEN, FrameDecoder, FrameEncoder};
+use blockframe::codec::compress::{CodecSpec, FRAME_LEN, FrameDecoder, FrameEncoder};
 use blockframe::codec::seal::{CipherSuite, FrameCipher, Tag, frame_cipher, portable_cipher};
 use blockframe::format::{ArchiveDescriptor, ObjectKind, Profile};
 use blockframe::store::LocalStore;
@@ -267,11 +267,15 @@ fn damage(archive: &Archive, reference: &ObjectRef, dir: &Path) {
     );
 }
 
-/// GiB/s with which `work` goes over `bytes` bytes.
+/// GiB/s with which `work` goes over `bytes` bytes, by the processor time of this thread.
 fn speed(bytes: usize, work: impl FnOnce()) -> f64 {
-    let start = Instant::now();
+    let used = || {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+    };
+    let start = used();
     work();
-    gib(bytes as u64) / start.elapsed().as_secs_f64()
+    gib(bytes as u64) / (used() - start)
 }
 
 /// Encrypts and decrypts frames in place: 4 MiB of them each time, more than the nearest caches hold.
@@ -345,18 +349,26 @@ fn programs(len: usize) -> Vec<u8> {
     bytes
 }
 
-/// Chunks of all frames, and the seconds it took.
-fn encode(spec: CodecSpec, plain: &[u8]) -> (Vec<Vec<u8>>, f64) {
+/// CPU seconds of this thread, and of children that were waited for: codecs are compared
+/// by what they compute, however busy the machine is.
+fn computing<T>(work: impl FnOnce() -> T) -> (T, f64) {
+    let used = || {
+        let own = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+        let own = own.split(' ').next().unwrap().parse::<f64>().unwrap() / 1e9;
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+        own + [13, 14].map(|field| fields[field].parse::<f64>().unwrap() / 100.0).iter().sum::<f64>()
+    };
+    let start = used();
+    let result = work();
+    (result, used() - start)
+}
+
+/// Lengths of the chunks in `out`, and the seconds it took.
+fn encode(spec: CodecSpec, plain: &[u8], out: &mut Vec<u8>) -> (Vec<u32>, f64) {
     let mut encoder = FrameEncoder::new(spec).unwrap();
-    let (chunks, seconds, _) = timed(|| {
-        let encoded = plain.chunks(FRAME_LEN as usize).map(|frame| {
-            let mut chunk = Vec::new();
-            encoder.encode(frame, &mut chunk).unwrap();
-            chunk
-        });
-        encoded.collect::<Vec<_>>()
-    });
-    (chunks, seconds)
+    out.clear();
+    computing(|| plain.chunks(FRAME_LEN as usize).map(|frame| encoder.encode(frame, out).unwrap()).collect())
 }
 
 /// Each codec in and out, one thread, in memory.
@@ -365,44 +377,43 @@ fn codecs(dir: &Path) {
     let mut noise = vec![0; plain.len()];
     blake3::Hasher::new().update(b"noise").finalize_xof().fill(&mut noise);
     let mib = plain.len() as f64 / f64::from(1 << 20);
-    let mut copy = vec![0; plain.len()];
-    copy.copy_from_slice(&noise);
-    let ((), memcpy, _) = timed(|| copy.copy_from_slice(&plain));
-    let (_, hash, _) = timed(|| blake3::hash(&plain));
+    let mut copy = vec![1; plain.len()];
+    let mut stream = vec![1; plain.len() + (1 << 20)];
+    let ((), memcpy) = computing(|| copy.copy_from_slice(&plain));
+    let (_, hash) = computing(|| blake3::hash(&plain));
     println!("codecs, {mib:.0} MiB of programs: memcpy {:.0} MiB/s, BLAKE3 {:.0} MiB/s", mib / memcpy, mib / hash);
     let file = dir.join("programs");
     std::fs::write(&file, &plain).unwrap();
-    let (output, tool, _) =
-        timed(|| Command::new("zstd").args(["-3", "-q", "--single-thread", "-c"]).arg(&file).output());
-    let tool_len = output.ok().filter(|output| output.status.success()).map(|output| output.stdout.len());
-    match tool_len {
+    let (output, tool) =
+        computing(|| Command::new("zstd").args(["-3", "-q", "--single-thread", "-c"]).arg(&file).output());
+    match output.ok().filter(|output| output.status.success()).map(|output| output.stdout.len()) {
         Some(len) => {
-            println!("zstd -3, the tool: {:.0} MiB/s, to {:.3} of it", mib / tool, len as f64 / plain.len() as f64)
+            println!("zstd -3, the tool: {:.0} MiB/s, to {:.3} of it", mib / tool, len as f64 / plain.len() as f64);
         }
         None => println!("zstd -3, the tool: (no zstd)"),
     }
     for spec in ["zstd:1", "zstd:3", "zstd:9", "lz4", "gzip", "brotli:1", "brotli"] {
         let spec: CodecSpec = spec.parse().unwrap();
-        let (chunks, coding) = encode(spec, &plain);
-        let stored: usize = chunks.iter().map(Vec::len).sum();
+        let (chunks, coding) = encode(spec, &plain, &mut stream);
         let mut decoder = FrameDecoder::default();
-        let decode = |decoder: &mut FrameDecoder, codec: Codec, out: &mut [u8]| {
-            for (chunk, frame) in chunks.iter().zip(out.chunks_mut(FRAME_LEN as usize)) {
-                decoder.decode(codec, chunk, frame).unwrap();
+        let ((), decoding) = computing(|| {
+            let mut at = 0;
+            for (len, frame) in chunks.iter().zip(copy.chunks_mut(FRAME_LEN as usize)) {
+                decoder.decode(spec.codec, &stream[at..at + *len as usize], frame).unwrap();
+                at += *len as usize;
             }
-        };
-        let ((), decoding, _) = timed(|| decode(&mut decoder, spec.codec, &mut copy));
+        });
         assert!(copy == plain);
-        let (_, refusing) = encode(spec, &noise);
+        let stored = stream.len() as f64 / plain.len() as f64;
+        let (_, refusing) = encode(spec, &noise, &mut stream);
         println!(
-            "{spec}: in {:.0} MiB/s ({:.3} of BLAKE3, {:.2} of the tool), out {:.0} MiB/s ({:.2} of BLAKE3), to {:.3} of it; \
-             noise {:.0} MiB/s ({:.2} of BLAKE3, {:.2} of memcpy)",
+            "{spec}: in {:.0} MiB/s ({:.3} of BLAKE3, {:.2} of the tool), to {stored:.3} of it, out {:.0} MiB/s \
+             ({:.2} of BLAKE3); noise in {:.0} MiB/s ({:.2} of BLAKE3, {:.2} of memcpy)",
             mib / coding,
             hash / coding,
             tool / coding,
             mib / decoding,
             hash / decoding,
-            stored as f64 / plain.len() as f64,
             mib / refusing,
             hash / refusing,
             memcpy / refusing,

@@ -15,6 +15,7 @@ use blockframe::control::{
 };
 use blockframe::format::{Entry, EntryPath, NodeBody, NodeMeta};
 use blockframe::ingest::{CommitItem, CommitReport, CommitRequest, FileReport, Outcome, Reporter, commit};
+use blockframe::namespace::CompressionRules;
 use blockframe::store::LocalStore;
 use kit::program::Place;
 use kit::{Events, Fixture, content, files_below, scratch, tiny_descriptor};
@@ -391,7 +392,13 @@ impl Bench {
     fn commit(&self, writes: &dyn CatalogWrites, source: &Path) -> (CommitReport, Vec<String>) {
         let items = vec![CommitItem::from_path(source.to_path_buf(), &EntryPath::root()).unwrap()];
         let cancel = AtomicBool::new(false);
-        let request = CommitRequest { items, exclude: vec![], cancel: &cancel, lost: &|_| false };
+        let request = CommitRequest {
+            items,
+            exclude: vec![],
+            cancel: &cancel,
+            lost: &|_| false,
+            compression: &CompressionRules::default(),
+        };
         let log = Log::default();
         let report = commit(&self.archive, writes, request, &log).unwrap();
         let mut files = log.0.into_inner().unwrap();

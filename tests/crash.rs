@@ -14,6 +14,7 @@ use blockframe::base::SystemClock;
 use blockframe::catalog::Catalog;
 use blockframe::format::layout::TMP_DIR;
 use blockframe::ingest::{CommitItem, CommitRequest, commit};
+use blockframe::namespace::CompressionRules;
 use blockframe::store::{BlockStore, Fault, FaultStore, MemoryStore, Operation, StoreErrorKind, is_temporary_name};
 use blockframe::vfs::{ArchiveVfs, VfsLimits};
 use kit::program::{Outcome, Place, can_mount};
@@ -398,7 +399,13 @@ fn crash_of_the_store_at_any_operation_of_a_commit_shows_all_of_it_or_nothing() 
             let done = {
                 let items = vec![CommitItem::from_path(new.clone(), &Default::default()).unwrap()];
                 let cancel = AtomicBool::new(false);
-                let request = CommitRequest { items, exclude: Vec::new(), cancel: &cancel, lost: &|_| false };
+                let request = CommitRequest {
+                    items,
+                    exclude: Vec::new(),
+                    cancel: &cancel,
+                    lost: &|_| false,
+                    compression: &CompressionRules::default(),
+                };
                 let writer = catalog.writer().unwrap();
                 commit(&archive, &writer, request, &()).is_ok_and(|report| report.failed == 0)
             };

@@ -3,12 +3,13 @@
 //! either a bug or a new format version. `BLOCKFRAME_BLESS=1` rewrites the files.
 #![allow(clippy::unwrap_used)]
 
-use blockframe::base::{ArchiveId, ContentRange, Digest, ObjectName, StoreId, Timestamp};
+use blockframe::base::{ArchiveId, ContentRange, Digest, ObjectName, Secret, StoreId, Timestamp};
 use blockframe::format::binary::Reader;
 use blockframe::format::journal::{
     BLOCK_LEN, Block, ChainHead, FileKind, GroupEncoder, ObjectFacts, Record, RecordAssembler, parse_file_header,
-    put_file_header,
+    put_file_header, put_sealed_header,
 };
+use blockframe::format::journal_seal::BlockSeal;
 use blockframe::format::manifest::{BlockRoots, ManifestParts, WrittenContent};
 use blockframe::format::{
     ArchiveDescriptor, BlockId, BlockKey, Compression, Entry, EntryPath, FileContent, FormatError, Geometry, Manifest,
@@ -262,13 +263,41 @@ fn a_journal_with_records_of_all_types() {
     encoder.finish(&mut bytes);
     check("journal-v1.bfc", &bytes);
     let (header, group) = bytes.split_at(BLOCK_LEN);
-    assert_eq!(parse_file_header(Block::parse(header).unwrap().payload).unwrap(), archive());
+    assert_eq!(parse_file_header(Block::parse(header).unwrap().payload).unwrap().archive, archive());
     let mut found = Vec::new();
     let mut take = |record| -> Result<(), FormatError> {
         found.push(record);
         Ok(())
     };
     RecordAssembler::default().push(Block::parse(group).unwrap().payload, &mut take).unwrap();
+    assert_eq!(found, records());
+}
+
+#[test]
+fn a_sealed_journal() {
+    let seal = BlockSeal::new(archive(), 3, Secret::filled_by(|key| key.fill(0x4b)));
+    let start = ChainHead { sequence: 42, hash: digest(41) };
+    let mut bytes = Vec::new();
+    let at = put_sealed_header(FileKind::Journal, &seal, start, &mut bytes);
+    let mut encoder = GroupEncoder::new(FileKind::Journal, at).sealed_by(Some(seal.clone()));
+    records().iter().for_each(|record| encoder.push(record, &mut bytes).unwrap());
+    encoder.finish(&mut bytes);
+    check("journal-sealed-v2.bfc", &bytes);
+    let (header, group) = bytes.split_at(BLOCK_LEN);
+    let header = Block::parse(header).unwrap();
+    let said = parse_file_header(header.payload).unwrap();
+    assert_eq!((said.archive, said.epoch), (archive(), Some(3)));
+    seal.check_header(&header).unwrap();
+    let mut found = Vec::new();
+    let mut take = |record| -> Result<(), FormatError> {
+        found.push(record);
+        Ok(())
+    };
+    let mut assembler = RecordAssembler::default();
+    for block in group.chunks(BLOCK_LEN) {
+        let block = Block::parse(block).unwrap();
+        assembler.push(&seal.open(&block).unwrap(), &mut take).unwrap();
+    }
     assert_eq!(found, records());
 }
 

@@ -9,6 +9,7 @@ use blockframe::base::{Clock, SystemClock, Timestamp};
 use blockframe::catalog::Catalog;
 use blockframe::format::EntryPath;
 use blockframe::ingest::{self, CommitItem, CommitRequest, FileReport, Reporter};
+use blockframe::namespace::CompressionRules;
 use blockframe::store::LocalStore;
 use kit::program::{Place, can_mount};
 use kit::{Events, files_below, tiny_descriptor};
@@ -33,7 +34,13 @@ fn commit(place: &Place, hours_ago: i64) {
     let catalog = Catalog::open(&place.archive(), &archive).unwrap();
     let writer = catalog.writer().unwrap();
     let items = vec![CommitItem::from_path(place.path("t"), &EntryPath::root()).unwrap()];
-    let request = CommitRequest { items, exclude: vec![], cancel: &AtomicBool::new(false), lost: &|_| false };
+    let request = CommitRequest {
+        items,
+        exclude: vec![],
+        cancel: &AtomicBool::new(false),
+        lost: &|_| false,
+        compression: &CompressionRules::default(),
+    };
     ingest::commit(&archive, &writer, request, &Quiet).unwrap();
     writer.finish().unwrap();
 }

@@ -13,6 +13,7 @@ use blockframe::ingest::{
     CommitItem, CommitReport, CommitRequest, FileReport, IngestError, IngestResult, Outcome, Problem, Reporter,
     RestoreReport, RestoreReporter, RestoreRequest, commit, restore, stream,
 };
+use blockframe::namespace::CompressionRules;
 use blockframe::store::{Fault, FaultStore, Operation, StoreErrorKind};
 use kit::{Fixture, content, files_below, scratch, tiny_descriptor};
 use std::ffi::OsStr;
@@ -54,8 +55,13 @@ impl Bench {
         cancel: &AtomicBool,
         log: &dyn Reporter,
     ) -> IngestResult<CommitReport> {
-        let request =
-            CommitRequest { items, exclude: vec![self.fixture.dir.path().to_path_buf()], cancel, lost: &|_| false };
+        let request = CommitRequest {
+            items,
+            exclude: vec![self.fixture.dir.path().to_path_buf()],
+            cancel,
+            lost: &|_| false,
+            compression: &CompressionRules::default(),
+        };
         let writer = self.catalog.writer()?;
         commit(&self.archive, &writer, request, log)
     }

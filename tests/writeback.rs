@@ -32,7 +32,7 @@ const READ: OpenHow = OpenHow { read: true, write: false, truncate: false };
 const ANEW: OpenHow = OpenHow { read: false, write: true, truncate: true };
 /// Nothing happens unless somebody asks for it.
 const ASKED: WritebackOptions =
-    WritebackOptions { delay: Duration::from_secs(1 << 30), gather: Duration::from_secs(1 << 30) };
+    WritebackOptions { delay: Duration::from_secs(1 << 30), gather: Duration::from_secs(1 << 30), compression: None };
 
 /// What happens at the moment when an object is published.
 type Hook = Box<dyn FnOnce() + Send>;
@@ -353,7 +353,7 @@ fn a_small_file_alone_is_an_object_of_its_own() {
 
 #[test]
 fn without_being_asked_what_was_closed_is_committed_after_its_rest() {
-    let options = WritebackOptions { delay: Duration::ZERO, gather: Duration::ZERO };
+    let options = WritebackOptions { delay: Duration::ZERO, gather: Duration::ZERO, compression: None };
     let scene = Scene::new(tiny_descriptor(), options);
     scene.write("small", &content(100, 1));
     scene.write("large", &content(30_000, 2));
@@ -700,7 +700,10 @@ fn who_does_not_wait_any_more_is_let_go_and_an_end_is_told() {
 
 #[test]
 fn while_it_rests_no_object_is_written() {
-    let scene = Scene::new(tiny_descriptor(), WritebackOptions { delay: Duration::ZERO, gather: Duration::ZERO });
+    let scene = Scene::new(
+        tiny_descriptor(),
+        WritebackOptions { delay: Duration::ZERO, gather: Duration::ZERO, compression: None },
+    );
     let mut rest = Some(scene.writeback.rest());
     let before = scene.store.published.load(Ordering::SeqCst);
     scene.write("f", &content(30_000, 1));
@@ -729,7 +732,7 @@ fn a_sync_with_that_policy_returns_when_the_object_is_there() {
 
 #[test]
 fn many_writers_and_a_busy_write_back_agree_on_every_byte() {
-    let options = WritebackOptions { delay: Duration::ZERO, gather: Duration::ZERO };
+    let options = WritebackOptions { delay: Duration::ZERO, gather: Duration::ZERO, compression: None };
     let scene = Scene::new(roomy_descriptor(), options);
     let (vfs, writeback) = (&scene.vfs, &scene.writeback);
     let seed: u64 = std::env::var("BLOCKFRAME_SEED").map_or(1, |text| text.parse().unwrap());

@@ -16,9 +16,6 @@ use std::sync::Arc;
 
 /// Bytes of the content that are read at once: whole frames, whole leaves.
 const BATCH: usize = 4 << 20;
-/// Places of a content that are looked at to see whether compressing pays, and bytes at each.
-const SAMPLES: u64 = 12;
-const SAMPLE: u64 = 4096;
 
 /// How the segments of a new object are encoded. At least one of the two is there.
 #[derive(Debug)]
@@ -48,18 +45,10 @@ pub(super) struct EncodedSegment {
 }
 
 impl Archive {
-    /// How the content of `source` is to be encoded; `None`: it is stored as it is.
+    /// How a content is to be encoded; `None`: it is stored as it is.
     ///
     /// Error: `Format(Sealed)` in an encrypted archive that was opened without its keys.
-    pub(super) fn encoding_for(
-        &self,
-        source: &dyn ContentSource,
-        wanted: Option<CodecSpec>,
-    ) -> ArchiveResult<Option<Encoding>> {
-        let compression = match wanted {
-            Some(spec) if seems_compressible(source)? => Some(spec),
-            _ => None,
-        };
+    pub(super) fn encoding_for(&self, compression: Option<CodecSpec>) -> ArchiveResult<Option<Encoding>> {
         let sealer = match self.descriptor().encryption {
             Some(suite) => Some(Sealer::new(self, suite, None)?),
             None => None,
@@ -85,21 +74,6 @@ fn random<const N: usize>() -> ArchiveResult<[u8; N]> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| ArchiveError::Source(std::io::Error::other(error.to_string())))?;
     Ok(bytes)
-}
-
-/// Whether compressing is likely to pay, judged by samples from all over the content.
-fn seems_compressible(source: &dyn ContentSource) -> ArchiveResult<bool> {
-    let len = source.len();
-    let mut buffer = vec![0; SAMPLE.min(len) as usize];
-    let places = (len / SAMPLE).clamp(1, SAMPLES);
-    let mut shrinking = 0;
-    for place in 0..places {
-        let at = (len - buffer.len() as u64) / places * place;
-        read(source, at, &mut buffer)?;
-        shrinking += u64::from(compress::looks_compressible(&buffer));
-    }
-    // A tenth that shrinks is worth it: frames that do not are stored as they are.
-    Ok(shrinking * 10 >= places)
 }
 
 /// Fills `buffer` from the content; holes read as zeros and are not asked for.

@@ -16,6 +16,7 @@ mod outer;
 mod recover;
 mod repair;
 mod rewrite;
+mod ring;
 mod root;
 mod scan;
 mod shard;

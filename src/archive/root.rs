@@ -84,6 +84,17 @@ impl Archive {
         Ok(id)
     }
 
+    /// The rules of the archive in `store`, if a copy of its descriptor is good. Nothing is healed.
+    pub fn peek(store: &dyn BlockStore) -> Option<ArchiveDescriptor> {
+        let read = |name| {
+            let bytes = store.read(&key(store, name).ok()?, MAX_DESCRIPTOR).ok()?;
+            let descriptor = StoreDescriptor::from_bytes(&bytes).ok()?;
+            Some(Copy { name, descriptor, bytes })
+        };
+        let good: Vec<Copy> = [STORE_DESCRIPTOR, STORE_DESCRIPTOR_COPY].into_iter().filter_map(read).collect();
+        choose(store, &good).map(|copy| copy.descriptor.archive)
+    }
+
     /// Opens the archive in `store`. A damaged or missing copy of the
     /// descriptor is healed from the other where the store can be written.
     ///

@@ -55,7 +55,7 @@ pub struct ObjectPlan {
     /// Name and attributes of a file that is committed by itself. Its content
     /// hash and size are filled in by the writer.
     pub entry: Option<Entry>,
-    /// How the content is compressed, if it seems to pay.
+    /// How the content is compressed.
     pub compression: Option<CodecSpec>,
 }
 
@@ -82,7 +82,7 @@ impl Archive {
         control: &WriteControl<'_>,
     ) -> ArchiveResult<WrittenObject> {
         let len = source.len();
-        let encoding = self.encoding_for(source, plan.compression)?;
+        let encoding = self.encoding_for(plan.compression)?;
         let geometry = match &encoding {
             Some(encoding) => encoding.outline(self.descriptor(), len),
             None => Geometry::choose(*self.descriptor().tier_for(len), len),

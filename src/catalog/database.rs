@@ -1,5 +1,6 @@
 //! The SQLite database: schema, connections, and rows that notice damage.
 
+use super::database_key::DatabaseKey;
 use super::{CatalogError, CatalogResult};
 use crate::base::{ArchiveId, Digest};
 use crate::format::binary::Reader;
@@ -98,7 +99,7 @@ pub(super) struct Head {
 
 impl Database {
     /// Opens an existing database (or, to build, an empty one).
-    pub(super) fn open(file: &Path, usage: Use, cache_kib: u32) -> CatalogResult<Self> {
+    pub(super) fn open(file: &Path, key: &DatabaseKey, usage: Use, cache_kib: u32) -> CatalogResult<Self> {
         let flags = match usage {
             Use::ReadOnlyMedium => OpenFlags::SQLITE_OPEN_READ_ONLY,
             Use::Read | Use::Write => OpenFlags::SQLITE_OPEN_READ_WRITE,
@@ -107,6 +108,8 @@ impl Database {
         let wrap = |source| CatalogError::Database { file: file.to_path_buf(), source };
         let connection = Connection::open_with_flags(file, flags).map_err(wrap)?;
         let database = Self { connection, file: file.to_path_buf() };
+        // Before anything is read.
+        database.run(|connection| key.apply(connection))?;
         database.configure(usage, cache_kib)?;
         Ok(database)
     }
@@ -523,7 +526,7 @@ pub(super) struct Pool {
 
 #[derive(Debug)]
 enum PoolSource {
-    File { file: PathBuf, usage: Use },
+    File { file: PathBuf, key: DatabaseKey, usage: Use },
     Memory,
 }
 
@@ -534,8 +537,9 @@ const POOL_CACHE_KIB: u32 = 8 << 10;
 
 impl Pool {
     /// Readers of a file.
-    pub(super) fn of_file(file: PathBuf, usage: Use) -> Self {
-        Self { slots: (0..POOL_SIZE).map(|_| Mutex::new(None)).collect(), source: PoolSource::File { file, usage } }
+    pub(super) fn of_file(file: PathBuf, key: DatabaseKey, usage: Use) -> Self {
+        let slots = (0..POOL_SIZE).map(|_| Mutex::new(None)).collect();
+        Self { slots, source: PoolSource::File { file, key, usage } }
     }
 
     /// Readers of a database in memory: one at a time.
@@ -561,9 +565,9 @@ impl Pool {
     pub(super) fn with<T>(&self, query: impl FnOnce(&Database) -> CatalogResult<T>) -> CatalogResult<T> {
         let mut slot = self.free_slot();
         if slot.is_none()
-            && let PoolSource::File { file, usage } = &self.source
+            && let PoolSource::File { file, key, usage } = &self.source
         {
-            *slot = Some(Database::open(file, *usage, POOL_CACHE_KIB)?);
+            *slot = Some(Database::open(file, key, *usage, POOL_CACHE_KIB)?);
         }
         match &*slot {
             Some(database) => query(database),

@@ -110,6 +110,64 @@ pub enum CatalogError {
         /// What is not known here.
         what: String,
     },
+    /// The names of an encrypted archive are closed.
+    #[error("the archive is encrypted, and its keys are not here; name a passphrase, a key file or a key command")]
+    NoKeys,
+    /// A file of the journal whose key the key ring does not have.
+    #[error(
+        "{place} is encrypted with the key of epoch {epoch}, which the key ring does not have; is the key ring an older copy?"
+    )]
+    UnknownEpoch {
+        /// The file.
+        place: String,
+        /// The epoch.
+        epoch: u32,
+    },
+    /// A sealed file in an archive that says of itself that it is not encrypted.
+    #[error("{place} is encrypted, and the store's descriptor says that the archive is not; nothing is touched")]
+    NotPlain {
+        /// The file.
+        place: String,
+    },
+    /// A store has gone back to an earlier state.
+    #[error(
+        "{store} presents generation {presented}, this machine has seen {seen}: an older state was put in its place; if \
+         you did that yourself (a restored disk), run the command again with --accept-rollback"
+    )]
+    RolledBack {
+        /// The store.
+        store: String,
+        /// Number of the block after the last one that it has.
+        presented: u64,
+        /// The same, as it was seen before.
+        seen: u64,
+    },
+    /// A store's history is not the continuation of the one that was seen.
+    #[error(
+        "{store} presents generation {presented}, which does not continue generation {seen} as this machine has seen it: \
+         the archive was continued from an older state elsewhere; if that is right, run the command again with \
+         --accept-rollback"
+    )]
+    Forked {
+        /// The store.
+        store: String,
+        /// Number of the block after the last one that it has.
+        presented: u64,
+        /// The same, as it was seen before.
+        seen: u64,
+    },
+    /// An archive that was encrypted says that it is not.
+    #[error(
+        "{store} says that the archive is not encrypted, and this machine has seen it encrypted ({}); if that is right, \
+         run the command again with --accept-rollback",
+        file.display()
+    )]
+    NotEncrypted {
+        /// The store.
+        store: String,
+        /// What remembers it.
+        file: PathBuf,
+    },
     /// A local file of the catalog failed.
     #[error("cannot {operation} {file}")]
     Local {
@@ -148,6 +206,10 @@ impl CatalogError {
             Self::Daemon { class, .. } => *class,
             Self::Database { .. } => ErrorClass::Unavailable,
             Self::Newer { .. } | Self::Format(FormatError::Version { .. }) => ErrorClass::NotSupported,
+            Self::NoKeys | Self::UnknownEpoch { .. } => ErrorClass::WrongKey,
+            Self::NotPlain { .. } | Self::RolledBack { .. } | Self::Forked { .. } | Self::NotEncrypted { .. } => {
+                ErrorClass::Unavailable
+            }
             Self::Damaged { .. } | Self::Format(_) => ErrorClass::Damaged,
             Self::Local { source, .. } => match source.kind() {
                 std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorClass::NoSpace,

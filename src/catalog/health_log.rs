@@ -1,16 +1,27 @@
 //! What is known of the archive's health: when each object was verified, what
 //! happened, and small values that scrubber and daemon keep. Nothing here is
 //! precious: a damaged log is set aside, and made anew.
+//!
+//! The log of an encrypted archive is encrypted, because events tell of names.
+//! Who verifies such an archive without its keys knows no name either: what is
+//! found then goes to another log, which is not encrypted and tells only of
+//! objects by the names of their directories.
 
-use crate::archive::{Event, EventSink, Verdict};
+use super::database_key::DatabaseKey;
+use crate::archive::{Archive, Event, EventSink, Verdict};
 use crate::base::{ObjectName, Timestamp};
 use crate::catalog::{CatalogError, CatalogResult};
+use crate::keys::Purpose;
 use rusqlite::{Connection, OptionalExtension};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+/// The log's file.
+const FILE: &str = "state.db";
+/// That of an encrypted archive whose keys are not there.
+const LOCKED_FILE: &str = "state-locked.db";
 /// Events that are kept; older ones go.
 const MAX_EVENTS: i64 = 10_000;
 /// How many events may be added before old ones are removed.
@@ -52,17 +63,29 @@ struct State {
 }
 
 impl HealthLog {
-    /// Opens the log in `home`, or makes it. Where `home` cannot be written,
-    /// the log lives in memory.
+    /// Opens the log of `archive` in `home`, or makes it. Where `home` cannot
+    /// be written, the log lives in memory. Of an encrypted archive that is
+    /// closed it is the log that holds no names.
+    pub fn open_for(home: &Path, archive: &Archive) -> CatalogResult<Self> {
+        let closed = archive.is_encrypted() && archive.keys().is_none();
+        let name = if closed { LOCKED_FILE } else { FILE };
+        Self::open_keyed(home, name, &DatabaseKey::of(archive, Purpose::StateDatabase))
+    }
+
+    /// As [`open_for`](Self::open_for), of an archive that is not encrypted.
     pub fn open(home: &Path) -> CatalogResult<Self> {
-        let file = home.join(".blockframe").join("state.db");
-        let connection = match open_file(&file) {
+        Self::open_keyed(home, FILE, &DatabaseKey::none())
+    }
+
+    fn open_keyed(home: &Path, name: &str, key: &DatabaseKey) -> CatalogResult<Self> {
+        let file = home.join(".blockframe").join(name);
+        let connection = match open_file(&file, key) {
             Ok(connection) => connection,
             Err(error) if is_damage(&error) => {
                 let aside = file.with_extension("db.damaged");
                 tracing::warn!("the health log {} was damaged; it is begun anew: {error}", file.display());
                 let moved = std::fs::rename(&file, &aside);
-                match moved.map_err(|_| ()).and_then(|()| open_file(&file).map_err(|_| ())) {
+                match moved.map_err(|_| ()).and_then(|()| open_file(&file, key).map_err(|_| ())) {
                     Ok(connection) => connection,
                     Err(()) => in_memory(&file)?,
                 }
@@ -220,13 +243,14 @@ fn verdict(word: &str) -> Option<Verdict> {
         .find(|verdict| verdict.word() == word)
 }
 
-fn open_file(file: &Path) -> rusqlite::Result<Connection> {
+fn open_file(file: &Path, key: &DatabaseKey) -> rusqlite::Result<Connection> {
     if let Some(directory) = file.parent()
         && let Err(error) = std::fs::create_dir_all(directory)
     {
         tracing::debug!("{} cannot be made: {error}", directory.display());
     }
     let connection = Connection::open(file)?;
+    key.apply(&connection)?;
     prepare(&connection)?;
     // Finds a torn or flipped page now rather than in the middle of a scrub.
     let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
@@ -249,6 +273,7 @@ fn in_memory(file: &Path) -> CatalogResult<Connection> {
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update_and_check(None, "mmap_size", 0, |_| Ok(())).optional()?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update_and_check(None, "journal_mode", "TRUNCATE", |_| Ok(()))?;
     // A lost second of the log is cheaper than a sync for each event.
     connection.pragma_update(None, "synchronous", "OFF")?;

@@ -5,39 +5,47 @@
 mod apply;
 mod change;
 mod database;
+mod database_key;
 mod error;
 mod health_log;
 mod history;
 mod local;
 mod objects;
 mod past;
+mod presented;
 mod queries;
 mod rebuild;
 mod records;
 mod recovery;
 mod replica;
+mod sealing;
+mod trusted_head;
 mod writer;
 mod writes;
 
 pub use error::{CatalogError, CatalogResult};
 pub use health_log::HealthLog;
-pub use rebuild::{RebuildReport, RebuildSource, rebuild};
+pub use rebuild::{RebuildReport, RebuildSource, rebuild, rebuild_trusted};
 pub use records::{
     CommitSummary, ContentPlace, HistoryRemoved, HistoryUsage, Inode, NamespaceTotals, NewMember, NewObject, NodeState,
     ObjectRecord, PastVersion, PlaceState, SourceSignature,
 };
+pub use trusted_head::TrustedHeads;
 pub use writer::CatalogWriter;
 pub use writes::{CatalogRemovals, CatalogWrites};
 
 use crate::archive::Archive;
 use crate::base::{ContentHash, ObjectName};
 use crate::format::{EntryPath, StagedContent};
+use crate::keys::Purpose;
 use blockframe_api::Node;
 use database::{Database, Pool, Use};
+use database_key::DatabaseKey;
 use local::LocalFiles;
 use replica::Replica;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use trusted_head::HeadMemory;
 
 /// Names that are fetched at once while a directory is listed.
 const LIST_PAGE: usize = 512;
@@ -56,18 +64,38 @@ struct Site {
     files: LocalFiles,
     archive: Arc<Archive>,
     replica: Replica,
+    key: DatabaseKey,
+    memory: HeadMemory,
     /// User and group of a root directory that nothing describes: those of the archive's home.
     owner: (u32, u32),
 }
 
 impl Site {
-    fn new(home: &Path, archive: &Arc<Archive>) -> Self {
-        Self {
+    /// Errors: `NoKeys` when the archive is encrypted and closed; `NotEncrypted`.
+    fn new(home: &Path, archive: &Arc<Archive>, heads: TrustedHeads) -> CatalogResult<Self> {
+        if archive.is_encrypted() && archive.keys().is_none() {
+            return Err(CatalogError::NoKeys);
+        }
+        let memory = HeadMemory::new(archive, heads);
+        memory.refuse_plain(archive.store().label())?;
+        Ok(Self {
             files: LocalFiles::new(home),
             archive: archive.clone(),
-            replica: Replica::new(archive.store().clone(), archive.descriptor().id),
+            replica: Replica::new(archive),
+            key: DatabaseKey::of(archive, Purpose::CatalogDatabase),
+            memory,
             owner: owner_of(home),
-        }
+        })
+    }
+
+    fn open_database(&self, usage: Use, cache_kib: u32) -> CatalogResult<Database> {
+        Database::open(&self.files.database(), &self.key, usage, cache_kib)
+    }
+
+    /// An empty database, to be filled and put in the place of the other.
+    fn new_database(&self, cache_kib: u32) -> CatalogResult<Database> {
+        self.files.clear_new_database()?;
+        Database::open(&self.files.new_database(), &self.key, Use::Build, cache_kib)
     }
 }
 
@@ -105,11 +133,15 @@ impl Catalog {
     /// Makes the catalog of a new archive: the database in `home` and the
     /// journal's first snapshot on the store.
     pub fn create(home: &Path, archive: &Arc<Archive>) -> CatalogResult<Self> {
-        let site = Site::new(home, archive);
+        Self::create_trusted(home, archive, TrustedHeads::nowhere())
+    }
+
+    /// As [`create`](Self::create), and remembers what it made.
+    pub fn create_trusted(home: &Path, archive: &Arc<Archive>, heads: TrustedHeads) -> CatalogResult<Self> {
+        let site = Site::new(home, archive, heads)?;
         {
             let _lock = site.files.lock()?;
-            site.files.clear_new_database()?;
-            let database = Database::open(&site.files.new_database(), Use::Build, CREATE_CACHE_KIB)?;
+            let database = site.new_database(CREATE_CACHE_KIB)?;
             database.make_schema(archive.descriptor().id)?;
             rebuild::make_root(&site, &database)?;
             recovery::replace_journal(&site.replica, &database, crate::format::journal::ChainHead::START)?;
@@ -122,13 +154,26 @@ impl Catalog {
     /// Opens the catalog. A database that is missing, damaged or behind the
     /// journal is rebuilt from the journal first (in memory when `home`
     /// cannot be written); a journal that is gone too is replaced by what
-    /// manifests and bundles tell.
+    /// manifests and bundles tell. A rollback is not noticed.
+    ///
+    /// Error: `NoKeys`, and nothing is changed, when the archive is encrypted and was opened without its keys.
     pub fn open(home: &Path, archive: &Arc<Archive>) -> CatalogResult<Self> {
-        Self::open_site(Site::new(home, archive))
+        Self::open_trusted(home, archive, TrustedHeads::nowhere())
+    }
+
+    /// As [`open`](Self::open), and compares what the store presents with what
+    /// this machine has seen of an encrypted archive before anything is written.
+    ///
+    /// Errors: as of [`open`](Self::open), and `RolledBack`, `Forked`, `NotEncrypted`.
+    pub fn open_trusted(home: &Path, archive: &Arc<Archive>, heads: TrustedHeads) -> CatalogResult<Self> {
+        Self::open_site(Site::new(home, archive, heads)?)
     }
 
     fn open_site(site: Site) -> CatalogResult<Self> {
         let pool = recovery::open_pool(&site)?;
+        if pool.is_file() {
+            site.memory.remember(pool.with(Database::head)?.chain);
+        }
         let generation = Mutex::new(Generation { file: site.files.database_identity(), replacements: 0 });
         Ok(Self { shared: Arc::new(Shared { site, pool, generation }) })
     }
@@ -267,6 +312,16 @@ impl Catalog {
         Ok(sequence.wrapping_add(replacements << 48))
     }
 
+    /// Remembers on this machine up to where the store's journal goes now. A
+    /// writer does so by itself when it ends, and while it changes something
+    /// once a minute; who keeps a catalog open calls it from time to time.
+    pub fn remember_head(&self) -> CatalogResult<()> {
+        if self.shared.pool.is_file() {
+            self.shared.site.memory.remember(self.read(Database::head)?.chain);
+        }
+        Ok(())
+    }
+
     /// Becomes the writer. Error: `Locked` while another process writes.
     pub fn writer(&self) -> CatalogResult<CatalogWriter> {
         CatalogWriter::begin(&self.shared)
@@ -303,6 +358,13 @@ impl Catalog {
         let head = self.read(Database::head)?;
         recovery::journal_faults(&self.shared.site.replica, &head)
     }
+}
+
+/// Verifies journal and snapshot of an archive, file by file: blocks, groups,
+/// the chain, and with keys that each block is authentic. Needs no catalog, and of an encrypted
+/// archive no keys. Returns what is wrong.
+pub fn verify_journal_files(archive: &Archive) -> CatalogResult<Vec<String>> {
+    recovery::file_faults(&Replica::new(archive))
 }
 
 #[cfg(test)]

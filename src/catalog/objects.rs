@@ -30,8 +30,12 @@ impl ObjectSurvey {
             if !listed.is_prefix {
                 continue;
             }
-            match archive.load_manifest(&name) {
-                Ok(manifest) => order.push((manifest.facts()?.sequence, name)),
+            let sequence = archive
+                .load_manifest(&name)
+                .map_err(CatalogError::from)
+                .and_then(|manifest| Ok(manifest.facts()?.sequence));
+            match sequence {
+                Ok(sequence) => order.push((sequence, name)),
                 Err(error) => report.skipped.push((name.to_string(), error.to_string())),
             }
         }

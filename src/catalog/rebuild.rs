@@ -5,10 +5,11 @@ use super::apply::Applier;
 use super::change::Change;
 use super::database::{Database, Head, Use};
 use super::objects::ObjectSurvey;
+use super::presented::refuse_whole_old_journal;
 use super::queries::ROOT;
-use super::recovery::{highest_sequence, refuse_newer, replace_journal};
+use super::recovery::{highest_sequence, refuse_foreign, replace_journal};
 use super::replica::{Replica, Scan, Span};
-use super::{CatalogError, CatalogResult, Site};
+use super::{CatalogError, CatalogResult, Site, TrustedHeads};
 use crate::archive::Archive;
 use crate::base::{Digest, ObjectName, Timestamp};
 use crate::format::journal::{ChainHead, FileKind, Record};
@@ -76,17 +77,36 @@ pub(super) struct Built {
 ///
 /// Errors: `Locked` while another process writes.
 pub fn rebuild(home: &Path, archive: &Arc<Archive>, source: RebuildSource) -> CatalogResult<RebuildReport> {
-    let site = Site::new(home, archive);
+    rebuild_trusted(home, archive, source, TrustedHeads::nowhere())
+}
+
+/// As [`rebuild`], and remembers what it made. A journal that is whole and
+/// older than what this machine has seen is refused; one that is damaged is
+/// not, nor are manifests: they do not tell what came after them.
+///
+/// Errors: as of [`rebuild`], and `RolledBack`, `Forked`, `NotEncrypted`.
+pub fn rebuild_trusted(
+    home: &Path,
+    archive: &Arc<Archive>,
+    source: RebuildSource,
+    heads: TrustedHeads,
+) -> CatalogResult<RebuildReport> {
+    let site = Site::new(home, archive, heads)?;
     let _lock = site.files.lock()?;
-    refuse_newer(&site)?;
-    rebuild_locked(&site, source)
+    refuse_foreign(&site)?;
+    if source != RebuildSource::Objects {
+        refuse_whole_old_journal(&site, site.memory.seen())?;
+    }
+    let report = rebuild_locked(&site, source)?;
+    let head = site.open_database(Use::ReadOnlyMedium, BUILD_CACHE_KIB)?.head()?;
+    site.memory.remember(head.chain);
+    Ok(report)
 }
 
 /// [`rebuild`] under a lock that is held already.
 pub(super) fn rebuild_locked(site: &Site, source: RebuildSource) -> CatalogResult<RebuildReport> {
-    site.files.clear_new_database()?;
     let built = {
-        let database = Database::open(&site.files.new_database(), Use::Build, BUILD_CACHE_KIB)?;
+        let database = site.new_database(BUILD_CACHE_KIB)?;
         let built = build(site, &database, source)?;
         match built.head {
             Some(head) => database.store_head(&head)?,
@@ -115,7 +135,9 @@ pub(super) fn build(site: &Site, database: &Database, source: RebuildSource) -> 
         report.journal_faults.clone_from(&replayed.faults);
     }
     make_root(site, database)?;
-    let mut sequence = highest_sequence(&site.replica).unwrap_or(0).max(1);
+    // What this machine has seen must not stand after what is made now.
+    let seen = site.memory.seen().map_or(0, |seen| seen.sequence.saturating_add(1));
+    let mut sequence = highest_sequence(&site.replica).unwrap_or(0).max(seen).max(1);
     let whole = replayed.end.is_some() && replayed.faults.is_empty();
     if source != RebuildSource::Objects && !whole {
         database.mend()?;

@@ -4,6 +4,7 @@
 use super::apply::Applier;
 use super::database::{Database, Head, Pool, Use};
 use super::local::SealState;
+use super::presented::{refuse_old_database, refuse_rollback};
 use super::rebuild::{self, RebuildSource};
 use super::replica::{Replica, Scan, Span};
 use super::{CatalogError, CatalogResult, Site};
@@ -15,13 +16,13 @@ const RECOVERY_CACHE_KIB: u32 = 32 << 10;
 
 /// What the database is worth.
 #[derive(Debug)]
-enum Standing {
+pub(super) enum Standing {
     /// It says what the journal says.
-    Current { sealed: bool },
+    Current { sealed: bool, head: Head },
     /// These groups of the journal are missing; then it stands at the head.
     Behind { groups: Vec<(u64, Span)>, head: Head },
     /// It is good, and the journal on the store is not.
-    JournalLost { why: String },
+    JournalLost { why: String, head: Head },
     /// It is missing or damaged, or the journal went on without it.
     Unusable { why: String },
 }
@@ -33,20 +34,22 @@ pub(super) struct Recovered {
     pub(super) replaced: bool,
 }
 
-/// Refuses what a later version of this program made: it is neither damage,
-/// nor may anything be written over it.
+/// Refuses what a later version of this program made, and what no key here
+/// opens: it is neither damage, nor may anything be written over it.
 ///
-/// Error: `Newer`. What cannot be read is no error here.
-pub(super) fn refuse_newer(site: &Site) -> CatalogResult<()> {
-    match site.replica.refuse_newer() {
-        Err(error @ CatalogError::Newer { .. }) => return Err(error),
+/// Errors: `NoKeys`, `UnknownEpoch`, `NotPlain`, `Newer`. What cannot be read is no error here.
+pub(super) fn refuse_foreign(site: &Site) -> CatalogResult<()> {
+    match site.replica.refuse_foreign() {
+        Err(
+            error @ (CatalogError::Newer { .. } | CatalogError::UnknownEpoch { .. } | CatalogError::NotPlain { .. }),
+        ) => return Err(error),
         Err(error) => tracing::debug!("the catalog's journal cannot be looked at: {error}"),
         Ok(()) => {}
     }
     if !site.files.database_exists() {
         return Ok(());
     }
-    let opened = Database::open(&site.files.database(), Use::ReadOnlyMedium, RECOVERY_CACHE_KIB);
+    let opened = site.open_database(Use::ReadOnlyMedium, RECOVERY_CACHE_KIB);
     match opened.and_then(|database| database.newer_schema()) {
         // The version of a file that is damaged says nothing.
         Ok(Some(version)) if site.files.check_seal() != SealState::Broken => Err(CatalogError::Newer {
@@ -59,16 +62,19 @@ pub(super) fn refuse_newer(site: &Site) -> CatalogResult<()> {
 
 /// Opens the catalog for readers, whatever state it is in.
 pub(super) fn open_pool(site: &Site) -> CatalogResult<Pool> {
-    refuse_newer(site)?;
-    if site.files.database_exists()
-        && site.files.check_seal() == SealState::Matches
-        && matches!(standing(site, Use::ReadOnlyMedium, SealState::Matches), Standing::Current { .. })
-    {
-        return Ok(file_pool(site));
+    refuse_foreign(site)?;
+    let seen = site.memory.seen();
+    if site.files.database_exists() && site.files.check_seal() == SealState::Matches {
+        let standing = standing(site, Use::ReadOnlyMedium, SealState::Matches);
+        if matches!(standing, Standing::Current { .. }) {
+            refuse_rollback(site, seen, &standing)?;
+            return Ok(file_pool(site));
+        }
     }
     match site.files.lock() {
         Ok(_lock) => match recover(site) {
             Ok(_) => Ok(file_pool(site)),
+            Err(error @ (CatalogError::RolledBack { .. } | CatalogError::Forked { .. })) => Err(error),
             Err(error) => {
                 tracing::warn!("the catalog's database cannot be brought up to date: {error}");
                 pool_in_memory(site)
@@ -76,20 +82,34 @@ pub(super) fn open_pool(site: &Site) -> CatalogResult<Pool> {
         },
         // A writer is at work: its database has no seal, and is good.
         Err(CatalogError::Locked { .. }) => {
-            let opened = Database::open(&site.files.database(), Use::ReadOnlyMedium, RECOVERY_CACHE_KIB);
-            match opened.and_then(|database| database.check_identity(site.archive.descriptor().id)) {
-                Ok(()) => Ok(file_pool(site)),
-                Err(_) => pool_in_memory(site),
+            let opened = site.open_database(Use::ReadOnlyMedium, RECOVERY_CACHE_KIB);
+            let head = opened.and_then(|database| {
+                database.check_identity(site.archive.descriptor().id)?;
+                database.head()
+            });
+            match head {
+                Ok(head) => {
+                    refuse_old_database(site, seen, head)?;
+                    Ok(file_pool(site))
+                }
+                Err(error) => {
+                    refuse_rollback(site, seen, &Standing::Unusable { why: error.to_string() })?;
+                    pool_in_memory(site)
+                }
             }
         }
         Err(error) => {
             tracing::debug!("the catalog is opened read-only: {error}");
             let seal = site.files.check_seal();
-            match standing(site, Use::ReadOnlyMedium, seal) {
-                Standing::Current { .. } => Ok(Pool::of_file(site.files.database(), Use::ReadOnlyMedium)),
-                Standing::JournalLost { why } => {
+            let standing = standing(site, Use::ReadOnlyMedium, seal);
+            refuse_rollback(site, seen, &standing)?;
+            match standing {
+                Standing::Current { .. } => {
+                    Ok(Pool::of_file(site.files.database(), site.key.clone(), Use::ReadOnlyMedium))
+                }
+                Standing::JournalLost { why, .. } => {
                     tracing::warn!("the catalog's journal is damaged ({why}); the database is used");
-                    Ok(Pool::of_file(site.files.database(), Use::ReadOnlyMedium))
+                    Ok(Pool::of_file(site.files.database(), site.key.clone(), Use::ReadOnlyMedium))
                 }
                 Standing::Behind { .. } | Standing::Unusable { .. } => pool_in_memory(site),
             }
@@ -100,7 +120,7 @@ pub(super) fn open_pool(site: &Site) -> CatalogResult<Pool> {
 fn file_pool(site: &Site) -> Pool {
     // Where nothing can be written, SQLite must not try to.
     let usage = if site.files.database_is_writable() { Use::Read } else { Use::ReadOnlyMedium };
-    Pool::of_file(site.files.database(), usage)
+    Pool::of_file(site.files.database(), site.key.clone(), usage)
 }
 
 fn pool_in_memory(site: &Site) -> CatalogResult<Pool> {
@@ -116,19 +136,22 @@ fn pool_in_memory(site: &Site) -> CatalogResult<Pool> {
 
 /// Makes the database good and current. The writer's lock must be held.
 pub(super) fn recover(site: &Site) -> CatalogResult<Recovered> {
-    refuse_newer(site)?;
+    refuse_foreign(site)?;
+    let seen = site.memory.seen();
     let seal = site.files.check_seal();
-    match standing(site, Use::Write, seal) {
-        Standing::Current { sealed } => {
+    let standing = standing(site, Use::Write, seal);
+    refuse_rollback(site, seen, &standing)?;
+    match standing {
+        Standing::Current { sealed, .. } => {
             if !sealed {
-                let database = Database::open(&site.files.database(), Use::Write, RECOVERY_CACHE_KIB)?;
+                let database = site.open_database(Use::Write, RECOVERY_CACHE_KIB)?;
                 close_sealed(site, database)?;
             }
         }
         Standing::Behind { groups, head } => {
             tracing::info!("the catalog's database was behind its journal by {} changes; replaying", groups.len());
             site.files.unseal()?;
-            let database = Database::open(&site.files.database(), Use::Write, RECOVERY_CACHE_KIB)?;
+            let database = site.open_database(Use::Write, RECOVERY_CACHE_KIB)?;
             if let Err(error) = catch_up(&site.replica, &database, &groups, &head) {
                 tracing::warn!("replaying the catalog's journal failed: {error}");
                 drop(database);
@@ -136,10 +159,10 @@ pub(super) fn recover(site: &Site) -> CatalogResult<Recovered> {
             }
             close_sealed(site, database)?;
         }
-        Standing::JournalLost { why } => {
+        Standing::JournalLost { why, .. } => {
             report(site, &format!("the journal was damaged or lost ({why}); written anew from the database"));
             site.files.unseal()?;
-            let database = Database::open(&site.files.database(), Use::Write, RECOVERY_CACHE_KIB)?;
+            let database = site.open_database(Use::Write, RECOVERY_CACHE_KIB)?;
             let mut chain = database.head()?.chain;
             chain.sequence = chain.sequence.max(highest_sequence(&site.replica)?);
             if let Err(error) = replace_journal(&site.replica, &database, chain) {
@@ -210,7 +233,7 @@ fn standing(site: &Site, usage: Use, seal: SealState) -> Standing {
         return unusable("its bytes do not match its seal".into());
     }
     let examine = || -> CatalogResult<Head> {
-        let database = Database::open(&site.files.database(), usage, RECOVERY_CACHE_KIB)?;
+        let database = site.open_database(usage, RECOVERY_CACHE_KIB)?;
         database.check_identity(site.archive.descriptor().id)?;
         if seal == SealState::Missing {
             database.quick_check()?;
@@ -223,12 +246,12 @@ fn standing(site: &Site, usage: Use, seal: SealState) -> Standing {
     };
     let sealed = seal == SealState::Matches;
     match site.replica.ends_at(&head) {
-        Ok(true) => Standing::Current { sealed },
+        Ok(true) => Standing::Current { sealed, head },
         Ok(false) => compare(&site.replica, &head, sealed)
-            .unwrap_or_else(|error| Standing::JournalLost { why: error.to_string() }),
+            .unwrap_or_else(|error| Standing::JournalLost { why: error.to_string(), head }),
         Err(error) => {
             tracing::warn!("the catalog's journal cannot be read: {error}");
-            Standing::Current { sealed }
+            Standing::Current { sealed, head }
         }
     }
 }
@@ -246,7 +269,7 @@ fn compare(replica: &Replica, head: &Head, sealed: bool) -> CatalogResult<Standi
             Some(end) if end.chain.sequence > head.chain.sequence => {
                 Standing::Unusable { why: "the journal on the store is longer and does not contain it".into() }
             }
-            _ => Standing::JournalLost { why: "it does not contain the database's last change".into() },
+            _ => Standing::JournalLost { why: "it does not contain the database's last change".into(), head: *head },
         });
     }
     let mut at = *head;
@@ -266,7 +289,7 @@ fn compare(replica: &Replica, head: &Head, sealed: bool) -> CatalogResult<Standi
     }
     if groups.is_empty() && at == *head {
         // What stands behind the head was cut off by a crash; the next change cuts it.
-        return Ok(Standing::Current { sealed });
+        return Ok(Standing::Current { sealed, head: at });
     }
     Ok(Standing::Behind { groups, head: at })
 }
@@ -293,6 +316,18 @@ pub(super) fn journal_faults(replica: &Replica, head: &Head) -> CatalogResult<Ve
     for kind in [FileKind::Snapshot, FileKind::Journal] {
         if !current.contains(&kind) {
             faults.push(format!("{}: missing", Replica::file_key(kind, head.file)));
+        }
+    }
+    Ok(faults)
+}
+
+/// What is wrong with each file by itself.
+pub(super) fn file_faults(replica: &Replica) -> CatalogResult<Vec<String>> {
+    let mut faults = Vec::new();
+    for (kind, start) in replica.files()? {
+        let scan = replica.scan(kind, start)?;
+        if let Some(fault) = scan.fault {
+            faults.push(format!("{}: {fault}", Replica::file_key(kind, start)));
         }
     }
     Ok(faults)

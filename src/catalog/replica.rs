@@ -6,19 +6,25 @@
 //! reported as done. A snapshot is one group and counts by the same rule; its
 //! journal is made after it, and what both replace is deleted after both were
 //! read back.
+//!
+//! Of an encrypted archive every block is sealed. A block that does not open
+//! with the key of its file's epoch is damage like any other. Without keys
+//! blocks, groups and chain are verified all the same; the records stay closed.
 
 use super::database::{Database, Head};
 use super::history::{self, timestamp};
 use super::queries::ROOT;
+use super::sealing::{JournalKeys, Opened};
 use super::{CatalogError, CatalogResult};
-use crate::base::ArchiveId;
+use crate::archive::Archive;
 use crate::format::journal::{
-    BLOCK_LEN, Block, ChainHead, FileKind, GroupEncoder, Record, RecordAssembler, parse_file_header, place_after,
-    put_file_header,
+    BLOCK_LEN, Block, ChainHead, FileHeader, FileKind, GroupEncoder, Record, RecordAssembler, parse_file_header,
+    place_after,
 };
 use crate::format::{FormatError, layout};
+use crate::keys::Epoch;
 use crate::store::{BlockStore, StoreError, StoreErrorKind, StoreKey, StoredFile};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Bytes that are collected before they are appended.
 const APPEND_CHUNK: usize = 4 << 20;
@@ -29,7 +35,9 @@ const READ_CHUNK: usize = 1 << 20;
 #[derive(Debug, Clone)]
 pub(super) struct Replica {
     store: Arc<dyn BlockStore>,
-    archive: ArchiveId,
+    keys: JournalKeys,
+    /// Number and epoch of the journal that was asked for last.
+    epoch: Arc<Mutex<Option<(u64, Epoch)>>>,
 }
 
 /// A complete group in a file.
@@ -43,6 +51,8 @@ pub(super) struct Span {
     pub(super) before: ChainHead,
     /// The place in the chain after it.
     pub(super) after: ChainHead,
+    /// The epoch whose key opens it; `None` when it is not sealed, or no key was there to try.
+    pub(super) epoch: Option<Epoch>,
 }
 
 /// What a file holds.
@@ -82,8 +92,8 @@ impl Scan {
 }
 
 impl Replica {
-    pub(super) fn new(store: Arc<dyn BlockStore>, archive: ArchiveId) -> Self {
-        Self { store, archive }
+    pub(super) fn new(archive: &Archive) -> Self {
+        Self { store: archive.store().clone(), keys: JournalKeys::of(archive), epoch: Arc::default() }
     }
 
     fn key(&self, name: &str) -> CatalogResult<StoreKey> {
@@ -106,10 +116,11 @@ impl Replica {
         Ok(files)
     }
 
-    /// Refuses files of a later version.
+    /// Refuses files of a later version, or of an epoch whose key is not
+    /// there, and sealed ones where nothing should be.
     ///
-    /// Error: `Newer`. What cannot be read is no error here.
-    pub(super) fn refuse_newer(&self) -> CatalogResult<()> {
+    /// Errors: `Newer`, `UnknownEpoch`, `NotPlain`. What cannot be read is no error here.
+    pub(super) fn refuse_foreign(&self) -> CatalogResult<()> {
         for (kind, start) in self.files()? {
             let Ok(file) = self.store.open(&self.key(&kind.file_name(start))?) else { continue };
             let mut bytes = vec![0; BLOCK_LEN];
@@ -117,15 +128,65 @@ impl Replica {
                 continue;
             }
             let Ok(block) = Block::parse(&bytes) else { continue };
-            if let Err(FormatError::Version { found, known, .. }) = parse_file_header(block.payload)
-                && block.header
-                && found > known
-            {
-                let what = format!("its version is {found}, this program knows {known}");
-                return Err(CatalogError::Newer { place: Self::file_key(kind, start), what });
+            let place = Self::file_key(kind, start);
+            match parse_file_header(block.payload) {
+                Err(FormatError::Version { found, known, .. }) if block.header && found > known => {
+                    let what = format!("its version is {found}, this program knows {known}");
+                    return Err(CatalogError::Newer { place, what });
+                }
+                Ok(header) if block.header => self.keys.refuse_foreign(&header, place)?,
+                _ => {}
             }
         }
         Ok(())
+    }
+
+    /// The epoch with whose key a journal is sealed; `None` when it is not sealed, or nothing in it says so.
+    pub(super) fn epoch(&self, start: u64) -> CatalogResult<Option<Epoch>> {
+        if !self.keys.are_there() {
+            return Ok(None);
+        }
+        let mut known = self.epoch.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, epoch)) = known.filter(|(file, _)| *file == start) {
+            return Ok(Some(epoch));
+        }
+        let header = self.read_block(start, 0)?;
+        let epoch = match header.map(|bytes| self.keys.open_header(FileKind::Journal, &bytes)) {
+            Some(Ok(opened)) => opened.epoch(),
+            _ => self.scan(FileKind::Journal, start)?.spans.first().and_then(|span| span.epoch),
+        };
+        *known = epoch.map(|epoch| (start, epoch));
+        Ok(epoch)
+    }
+
+    /// Whether new groups should not go to this journal: a later epoch has begun, or it does not tell its own.
+    pub(super) fn is_outdated(&self, start: u64) -> CatalogResult<bool> {
+        match self.keys.current() {
+            Some(current) => Ok(self.epoch(start)?.is_none_or(|epoch| epoch < current)),
+            None => Ok(false),
+        }
+    }
+
+    /// The place of a journal's block, if it is authentic.
+    pub(super) fn authentic_place(&self, start: u64, bytes: &[u8]) -> CatalogResult<Option<ChainHead>> {
+        let Ok(block) = Block::parse(bytes) else { return Ok(None) };
+        let authentic = if block.header {
+            self.keys.open_header(FileKind::Journal, bytes).is_ok()
+        } else {
+            self.keys.opened(self.epoch(start)?)?.payload(&block).is_ok()
+        };
+        Ok(authentic.then_some(block.place))
+    }
+
+    /// The block of a journal at an offset; `None` when it cannot be had.
+    pub(super) fn read_block(&self, start: u64, offset: u64) -> CatalogResult<Option<Vec<u8>>> {
+        let file = match self.store.open(&self.key(&FileKind::Journal.file_name(start))?) {
+            Ok(file) => file,
+            Err(error) if error.kind() == StoreErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let mut bytes = vec![0; BLOCK_LEN];
+        Ok(file.read_at(offset, &mut bytes).is_ok().then_some(bytes))
     }
 
     /// Length of a file; `None` when it is missing.
@@ -159,7 +220,7 @@ impl Replica {
     /// Reads a file through and tells what it holds. Damage is part of the answer.
     pub(super) fn scan(&self, kind: FileKind, start: u64) -> CatalogResult<Scan> {
         let file = self.store.open(&self.key(&kind.file_name(start))?)?;
-        let mut scanner = Scanner::new(self.archive, kind, start);
+        let mut scanner = Scanner::new(&self.keys, kind, start);
         read_blocks(&*file, 0, file.len(), &mut |offset, bytes| scanner.take(offset, bytes));
         Ok(scanner.scan)
     }
@@ -173,6 +234,7 @@ impl Replica {
         take: &mut dyn FnMut(Record) -> CatalogResult<()>,
     ) -> CatalogResult<()> {
         let file = self.store.open(&self.key(&kind.file_name(start))?)?;
+        let opened = self.keys.opened(span.epoch)?;
         let mut records = RecordAssembler::default();
         let mut at = span.before;
         let mut outcome = Ok(());
@@ -185,7 +247,7 @@ impl Replica {
                     return Err(FormatError::Checksum { what: "catalog journal" }.into());
                 }
                 at = place_after(&block, bytes);
-                records.push(block.payload, take)
+                records.push(&opened.payload(&block)?, take)
             });
         });
         outcome?;
@@ -197,10 +259,11 @@ impl Replica {
 
     /// A group that continues the journal at `head`; what stands behind `head` is cut.
     pub(super) fn begin_group(&self, head: Head) -> CatalogResult<GroupWriter<'_>> {
+        let opened = self.keys.opened(self.epoch(head.file)?)?;
         Ok(GroupWriter {
             replica: self,
             key: self.key(&FileKind::Journal.file_name(head.file))?,
-            encoder: GroupEncoder::new(FileKind::Journal, head.chain),
+            encoder: GroupEncoder::new(FileKind::Journal, head.chain).sealed_by(opened.seal()),
             buffer: Vec::new(),
             head,
             at: head.length,
@@ -213,13 +276,14 @@ impl Replica {
     pub(super) fn write_snapshot(&self, database: &Database, chain: ChainHead) -> CatalogResult<(Head, u64)> {
         let start = chain.sequence;
         let key = self.key(&FileKind::Snapshot.file_name(start))?;
+        let opened = self.keys.opened(self.keys.current())?;
         let mut buffer = Vec::new();
-        let after_header = put_file_header(FileKind::Snapshot, self.archive, chain, &mut buffer);
+        let after_header = self.keys.put_header(&opened, FileKind::Snapshot, chain, &mut buffer);
         let head = Head { file: start, length: 0, chain: after_header };
         let mut writer = GroupWriter {
             replica: self,
             key,
-            encoder: GroupEncoder::new(FileKind::Snapshot, after_header),
+            encoder: GroupEncoder::new(FileKind::Snapshot, after_header).sealed_by(opened.seal()),
             buffer,
             head,
             at: 0,
@@ -231,9 +295,10 @@ impl Replica {
             return Err(StoreError::new(StoreErrorKind::Io, "read back", self.store.label(), key).into());
         }
         let mut header = Vec::new();
-        let chain = put_file_header(FileKind::Journal, self.archive, chain, &mut header);
+        let chain = self.keys.put_header(&opened, FileKind::Journal, chain, &mut header);
         let key = self.key(&FileKind::Journal.file_name(start))?;
         self.store.append(&key, 0, &header)?;
+        *self.epoch.lock().unwrap_or_else(PoisonError::into_inner) = opened.epoch().map(|epoch| (start, epoch));
         Ok((Head { file: start, length: header.len() as u64, chain }, snapshot.length))
     }
 
@@ -326,8 +391,10 @@ fn read_blocks(file: &dyn StoredFile, offset: u64, length: u64, take: &mut dyn F
     }
 }
 
-struct Scanner {
-    archive: ArchiveId,
+struct Scanner<'k> {
+    keys: &'k JournalKeys,
+    /// How the file's blocks are opened; unknown while its header is lost and no block was good.
+    opened: Option<Opened>,
     scan: Scan,
     /// The place that the next block must have; unknown behind a bad block.
     expected: Option<ChainHead>,
@@ -337,10 +404,10 @@ struct Scanner {
     unbroken: bool,
 }
 
-impl Scanner {
-    fn new(archive: ArchiveId, kind: FileKind, start: u64) -> Self {
+impl<'k> Scanner<'k> {
+    fn new(keys: &'k JournalKeys, kind: FileKind, start: u64) -> Self {
         let scan = Scan { kind, start, header: None, spans: Vec::new(), linked: 0, fault: None };
-        Self { archive, scan, expected: None, open: None, unbroken: true }
+        Self { keys, opened: None, scan, expected: None, open: None, unbroken: true }
     }
 
     fn fault(&mut self, offset: u64, what: impl std::fmt::Display) {
@@ -361,6 +428,13 @@ impl Scanner {
         if block.header || block.kind != self.scan.kind {
             return self.fault(offset, "a block of another file");
         }
+        let authentic = match &self.opened {
+            Some(opened) => opened.payload(&block).map(drop),
+            None => self.keys.opened_by_trial(&block).map(|opened| self.opened = Some(opened)),
+        };
+        if let Err(error) = authentic {
+            return self.fault(offset, error);
+        }
         if self.expected.is_some_and(|expected| expected != block.place) {
             self.fault(offset, "the chain is broken");
         }
@@ -378,7 +452,8 @@ impl Scanner {
             && let Some((start, before)) = self.open.take()
         {
             let length = offset + BLOCK_LEN as u64 - start;
-            self.scan.spans.push(Span { offset: start, length, before, after });
+            let epoch = self.opened.as_ref().and_then(Opened::epoch);
+            self.scan.spans.push(Span { offset: start, length, before, after, epoch });
             if self.unbroken {
                 self.scan.linked = self.scan.spans.len();
             }
@@ -389,15 +464,21 @@ impl Scanner {
         let owner = parse_file_header(block.payload);
         match owner {
             Err(error) => self.fault(0, error),
-            Ok(owner) if owner != self.archive => self.fault(0, "it belongs to another archive"),
+            Ok(FileHeader { archive, .. }) if archive != self.keys.archive() => {
+                self.fault(0, "it belongs to another archive");
+            }
             Ok(_) if !block.header || block.kind != self.scan.kind || block.place.sequence != self.scan.start => {
                 self.fault(0, "its first block is of another file");
             }
-            Ok(_) => {
-                let after = place_after(block, bytes);
-                self.scan.header = Some((block.place, after));
-                self.expected = Some(after);
-            }
+            Ok(_) => match self.keys.open_header(self.scan.kind, bytes) {
+                Err(error) => self.fault(0, error),
+                Ok(opened) => {
+                    let after = place_after(block, bytes);
+                    self.opened = Some(opened);
+                    self.scan.header = Some((block.place, after));
+                    self.expected = Some(after);
+                }
+            },
         }
     }
 }

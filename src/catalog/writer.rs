@@ -30,6 +30,9 @@ const WRITER_CACHE_KIB: u32 = 32 << 10;
 /// A journal shorter than this is never replaced by a snapshot, bytes.
 const ROTATE_FROM: u64 = if cfg!(test) { 4 << 20 } else { 32 << 20 };
 
+/// How often this machine is told where the journal ends while it changes, seconds.
+const REMEMBER_EVERY: u64 = 60;
+
 /// The one writer of a catalog: holds the archive's writer lock until dropped.
 #[derive(Debug)]
 pub struct CatalogWriter {
@@ -44,6 +47,8 @@ struct State {
     head: Head,
     snapshot_length: u64,
     unsealed: Cell<bool>,
+    /// When this machine was told last where the journal ends, seconds.
+    remembered: i64,
     /// A change got half-way between journal and database: what counts is for the next opening to find out.
     broken: bool,
 }
@@ -55,11 +60,13 @@ impl CatalogWriter {
         if recovery::recover(&shared.site)?.replaced {
             shared.pool.reset();
         }
-        let database = Database::open(&shared.site.files.database(), Use::Write, WRITER_CACHE_KIB)?;
+        let database = shared.site.open_database(Use::Write, WRITER_CACHE_KIB)?;
         let head = database.head()?;
         let snapshot_length = shared.site.replica.length(FileKind::Snapshot, head.file)?.unwrap_or(0);
-        let state = State { database, head, snapshot_length, unsealed: Cell::new(false), broken: false };
-        Ok(Self { shared: shared.clone(), state: Mutex::new(state), _lock: lock })
+        let state = State { database, head, snapshot_length, unsealed: Cell::new(false), remembered: 0, broken: false };
+        let writer = Self { shared: shared.clone(), state: Mutex::new(state), _lock: lock };
+        writer.follow_epoch(head)?;
+        Ok(writer)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -175,6 +182,15 @@ impl CatalogWriter {
         self.seal()
     }
 
+    /// After a rotation of the keys the journal is begun anew, so that the new epoch's key seals what is written.
+    fn follow_epoch(&self, head: Head) -> CatalogResult<()> {
+        if self.shared.site.replica.is_outdated(head.file)? {
+            tracing::info!("the catalog's journal is begun anew with the key of the current epoch");
+            self.rewrite_journal()?;
+        }
+        Ok(())
+    }
+
     /// Replaces journal and snapshot by a fresh snapshot.
     pub(super) fn rewrite_journal(&self) -> CatalogResult<()> {
         let mut state = self.state();
@@ -187,6 +203,7 @@ impl CatalogWriter {
         if state.unsealed.get() && !state.broken {
             // Readers of this process would keep the log; they open the file again when they need it.
             self.shared.pool.reset();
+            self.shared.site.memory.remember(state.head.chain);
             if state.database.settle()? {
                 self.shared.site.files.seal()?;
             } else {
@@ -231,7 +248,7 @@ impl CatalogWriter {
             return Err(error);
         }
         state.head = head;
-        self.rotate_when_long(state);
+        self.after_change(state);
         Ok(())
     }
 
@@ -292,12 +309,17 @@ impl CatalogWriter {
                 return Err(error);
             }
         }
-        self.rotate_when_long(state);
+        self.after_change(state);
         Ok(outcome)
     }
 
     /// The change is done already, so trouble here is no error of it.
-    fn rotate_when_long(&self, state: &mut State) {
+    fn after_change(&self, state: &mut State) {
+        let now = self.shared.site.archive.clock().now().seconds;
+        if now.abs_diff(state.remembered) >= REMEMBER_EVERY {
+            state.remembered = now;
+            self.shared.site.memory.remember(state.head.chain);
+        }
         if state.head.length > ROTATE_FROM.max(state.snapshot_length.saturating_mul(2))
             && let Err(error) = self.rotate(state)
         {
@@ -312,6 +334,7 @@ impl CatalogWriter {
         let (head, length) = recovery::replace_journal(&self.shared.site.replica, &state.database, state.head.chain)?;
         state.head = head;
         state.snapshot_length = length;
+        self.shared.site.memory.remember(head.chain);
         Ok(())
     }
 }

@@ -43,6 +43,18 @@ pub struct GlobalArgs {
     /// Only errors, no progress
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
+    /// File with a passphrase of the archive
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Key of an encrypted archive")]
+    pub passphrase_file: Option<PathBuf>,
+    /// File whose bytes are a key of the archive
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Key of an encrypted archive")]
+    pub key_file: Option<PathBuf>,
+    /// File with the archive's recovery phrase
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Key of an encrypted archive")]
+    pub recovery_phrase_file: Option<PathBuf>,
+    /// File with a share of the archive's key; as often as there are shares
+    #[arg(long = "share-file", global = true, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Key of an encrypted archive")]
+    pub share_files: Vec<PathBuf>,
     /// Tell more (-v: info, -vv: debug, -vvv: trace)
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
@@ -89,6 +101,9 @@ pub enum Command {
     Status,
     /// Forget old versions that have had their time, and remove what crashed or failed commits left
     Gc(GcArgs),
+    /// Show and change what opens an encrypted archive
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Rebuild the namespace from the store alone
     RebuildCatalog(RebuildArgs),
     /// Look at the configuration
@@ -124,6 +139,16 @@ pub struct InitArgs {
     /// Name of what fails together with this directory (a disk, a machine) [default: the host's name]
     #[arg(long, value_name = "NAME")]
     pub failure_domain: Option<String>,
+    /// Encrypt everything: aes256-gcm, chacha20-poly1305 or aes256-siv [default: what is fastest here]. It is opened
+    /// with what --passphrase-file and --key-file name, else with a passphrase that is asked for
+    #[arg(long, value_name = "CIPHER", num_args = 0..=1, default_missing_value = "")]
+    pub encrypt: Option<String>,
+    /// Make no recovery phrase
+    #[arg(long, requires = "encrypt")]
+    pub no_recovery_phrase: bool,
+    /// Do not ask for words of the recovery phrase
+    #[arg(long, requires = "encrypt")]
+    pub no_confirm: bool,
 }
 
 /// A redundancy profile by its name.
@@ -405,6 +430,77 @@ pub enum RebuildFrom {
     Journal,
     /// Manifests and bundles alone
     Objects,
+}
+
+/// Commands about the keys of an encrypted archive.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// List the slots: what opens the archive
+    List,
+    /// Add a slot, for a new secret
+    Add(NewKeyArgs),
+    /// Remove a slot
+    Remove {
+        /// Its number, as `key list` shows it
+        #[arg(value_name = "ID")]
+        id: String,
+    },
+    /// Put a new secret in the place of the one that the archive is opened with
+    Change(NewKeyArgs),
+    /// Add a slot for a new secret that is split into shares, some of which open the archive together
+    Split(SplitKeyArgs),
+    /// Encrypt what is written from now on with a new key
+    Rotate {
+        /// Encrypt what is stored already anew, too
+        #[arg(long, hide = true)]
+        reencrypt: bool,
+    },
+}
+
+/// A new secret; without one of these a passphrase is asked for.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("new_secret").multiple(false))]
+pub struct NewKeyArgs {
+    /// File with the new passphrase
+    #[arg(long, value_name = "FILE", group = "new_secret", value_hint = ValueHint::FilePath)]
+    pub new_passphrase_file: Option<PathBuf>,
+    /// File whose bytes are the new key
+    #[arg(long, value_name = "FILE", group = "new_secret", value_hint = ValueHint::FilePath)]
+    pub new_key_file: Option<PathBuf>,
+    /// Command for `sh` that prints the new secret
+    #[arg(long, value_name = "COMMAND", group = "new_secret", value_hint = ValueHint::CommandString)]
+    pub new_key_command: Option<String>,
+    /// Make a new recovery phrase and print it
+    #[arg(long, group = "new_secret")]
+    pub new_recovery_phrase: bool,
+    /// Do not ask for words of the recovery phrase
+    #[arg(long, requires = "new_recovery_phrase")]
+    pub no_confirm: bool,
+    /// Write the recovery phrase into this new file instead: a page to print, or plain text if it ends with .txt
+    // `requires` alone lets it pass beside another secret, as that conflicts with what is required.
+    #[arg(long, value_name = "FILE", requires = "new_recovery_phrase", value_hint = ValueHint::FilePath)]
+    #[arg(conflicts_with_all = ["new_passphrase_file", "new_key_file", "new_key_command"])]
+    pub page: Option<PathBuf>,
+    /// A name for the slot
+    #[arg(long, value_name = "TEXT")]
+    pub label: Option<String>,
+}
+
+/// A secret in shares.
+#[derive(Debug, Args)]
+pub struct SplitKeyArgs {
+    /// How many shares shall be needed, at least 2
+    #[arg(long, value_name = "COUNT")]
+    pub threshold: u8,
+    /// How many shares there shall be, at most 100
+    #[arg(long, value_name = "COUNT")]
+    pub shares: u8,
+    /// Write each share into new files in this directory, as text and as a page to print, instead of showing them
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub out: Option<PathBuf>,
+    /// A name for the slot [default: how many shares are needed, and their set]
+    #[arg(long, value_name = "TEXT")]
+    pub label: Option<String>,
 }
 
 /// Commands about the configuration.

@@ -16,6 +16,8 @@ use std::time::Duration;
 pub struct Config {
     /// Which archive.
     pub archive: ArchiveConfig,
+    /// What opens it, where it is encrypted.
+    pub encryption: EncryptionConfig,
     /// How it is mounted.
     pub mount: MountConfig,
     /// What is kept in memory.
@@ -41,6 +43,20 @@ pub struct ArchiveConfig {
     /// The archive's directory; relative to the configuration file.
     #[serde(serialize_with = "empty_when_unset", deserialize_with = "unset_when_empty")]
     pub directory: Option<PathBuf>,
+}
+
+/// `[encryption]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EncryptionConfig {
+    /// A file with a passphrase; relative to the configuration file.
+    #[serde(serialize_with = "empty_when_unset", deserialize_with = "unset_when_empty")]
+    pub passphrase_file: Option<PathBuf>,
+    /// A file whose bytes are a key; relative to the configuration file.
+    #[serde(serialize_with = "empty_when_unset", deserialize_with = "unset_when_empty")]
+    pub key_file: Option<PathBuf>,
+    /// A command for `sh` that prints the secret. Empty: none.
+    pub key_command: String,
 }
 
 /// `[mount]`
@@ -422,8 +438,10 @@ impl LoadedConfig {
         let (mut config, warnings) = parse(&text)
             .map_err(|problem| CliError::new(ErrorClass::Invalid, format!("{}:{problem}", file.display())))?;
         if let Some(base) = file.parent() {
-            for directory in [&mut config.archive.directory, &mut config.staging.directory].into_iter().flatten() {
-                *directory = base.join(&directory);
+            let EncryptionConfig { passphrase_file, key_file, .. } = &mut config.encryption;
+            let paths = [&mut config.archive.directory, &mut config.staging.directory, passphrase_file, key_file];
+            for path in paths.into_iter().flatten() {
+                *path = base.join(&path);
             }
         }
         Ok(Self { config, file: Some(file.to_path_buf()), warnings })
@@ -447,7 +465,7 @@ pub fn search_path() -> Vec<PathBuf> {
 struct FlatKeys {
     archive_directory: Option<PathBuf>,
     log_level: Option<LogLevel>,
-    encryption_key_path: Option<toml::Value>,
+    encryption_key_path: Option<PathBuf>,
     segment_size_mb: Option<toml::Value>,
 }
 
@@ -477,8 +495,11 @@ pub fn parse(text: &str) -> Result<(Config, Vec<String>), String> {
         }
         config.logging.level = level;
     }
-    if flat.encryption_key_path.is_some() {
-        warnings.push("encryption_key_path has no effect: this version does not encrypt".into());
+    if let Some(file) = flat.encryption_key_path {
+        if config.encryption.key_file.is_some() {
+            return Err(twice(text, "encryption_key_path", "[encryption] key_file"));
+        }
+        config.encryption.key_file = Some(file);
     }
     if flat.segment_size_mb.is_some() {
         warnings.push("segment_size_mb has no effect: the archive's profile says how long segments are".into());
@@ -602,7 +623,10 @@ mod tests {
         let (config, warnings) = parse(text).unwrap();
         assert_eq!(config.archive.directory, Some("/a".into()));
         assert_eq!(config.logging.level, LogLevel::Debug);
-        assert_eq!(warnings.len(), 2);
+        assert_eq!(config.encryption.key_file, Some("k".into()));
+        assert_eq!(warnings.len(), 1);
+        let both = parse("encryption_key_path = \"a\"\n[encryption]\nkey_file = \"b\"").unwrap_err();
+        assert!(both.contains("remove one"), "{both}");
         assert!(parse("archive_directory = \"a\"\n[archive]\ndirectory = \"b\"").unwrap_err().contains("remove one"));
     }
 

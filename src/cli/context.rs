@@ -6,6 +6,7 @@ use super::config::{Config, LoadedConfig};
 use super::error::{CliError, CliResult};
 use super::exit::ExitStatus;
 use super::output::Output;
+use super::unlock::{Ask, Unlocked, unlock};
 use crate::archive::{Archive, Event, EventKind, EventSink};
 use crate::base::{ErrorClass, SystemClock};
 use crate::catalog::{Catalog, HealthLog};
@@ -94,9 +95,11 @@ pub struct OpenObjects {
 }
 
 impl Context {
-    /// Opens the archive that the user means.
+    /// Opens the archive that the user means, with its key where it is encrypted.
+    ///
+    /// Error: `WrongKey`, before anything is touched.
     pub fn open(&self) -> CliResult<OpenArchive> {
-        self.open_objects()?.open_catalog()
+        self.open_objects()?.unlock(self)?.open_catalog()
     }
 
     /// Where files of the archive in `archive` lie while they are written.
@@ -104,7 +107,7 @@ impl Context {
         self.config().staging.directory.clone().unwrap_or_else(|| state_directory(archive).join("staging"))
     }
 
-    /// Opens the archive that the user means, without its catalog.
+    /// Opens the archive that the user means, without its catalog and without a key.
     pub fn open_objects(&self) -> CliResult<OpenObjects> {
         let directory = self.archive_directory()?;
         let directory = std::fs::canonicalize(&directory).map_err(|error| match error.kind() {
@@ -126,11 +129,32 @@ impl Context {
 }
 
 impl OpenObjects {
+    /// Opens what is encrypted with the key that the user gives.
+    ///
+    /// Error: `WrongKey`, before anything is touched.
+    pub fn unlock(self, context: &Context) -> CliResult<Self> {
+        if !self.archive.is_encrypted() {
+            return Ok(self);
+        }
+        let unlocked = self.key_ring(context, Ask::Person)?;
+        Ok(self.unlocked(&unlocked))
+    }
+
+    /// With the keys of its ring, whose copies are healed.
+    pub(super) fn unlocked(self, unlocked: &Unlocked) -> Self {
+        Self { archive: Arc::new(self.archive.unlock(&unlocked.copies, &unlocked.ring)), ..self }
+    }
+
+    /// Opens the key ring of an encrypted archive.
+    pub(super) fn key_ring(&self, context: &Context, ask: Ask) -> CliResult<Unlocked> {
+        unlock(context, &self.directory, &**self.archive.store(), self.archive.descriptor(), ask)
+    }
+
     /// Opens the catalog and the health log too.
     pub fn open_catalog(self) -> CliResult<OpenArchive> {
         let Self { directory, archive, seen } = self;
         // The log is made only here, so that looking at a foreign directory leaves nothing there.
-        let health = Arc::new(HealthLog::open(&directory)?);
+        let health = Arc::new(HealthLog::open_for(&directory, &archive)?);
         seen.log_to(&health);
         let catalog = Arc::new(Catalog::open(&directory, &archive)?);
         Ok(OpenArchive { directory, archive, catalog, health, seen })

@@ -11,12 +11,14 @@ use super::context::{Context, OpenArchive, state_directory};
 use super::error::{CliError, CliResult};
 use super::exit::ExitStatus;
 use super::retention;
+use super::secrets;
 use super::service::LiveService;
 use super::writes;
 use crate::archive::Archive;
 use crate::base::{ErrorClass, LatencyGauge, Timestamp};
 use crate::catalog::{Catalog, CatalogError};
 use crate::control::{self, ControlService};
+use crate::keys::SlotSecret;
 use crate::scrub::{CatalogLedger, ScrubDaemon, ScrubOptions, Scrubber, StopSignal};
 use crate::staging::{StagingArea, StagingLimits};
 use crate::vfs::{ArchiveVfs, HealthSource, LiveVfs, SyncPolicy, VfsLimits, WithPrivate, Writeback, WritebackOptions};
@@ -27,6 +29,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -66,18 +69,35 @@ pub(super) fn is_background_child() -> bool {
     std::env::var_os(CHILD).is_some()
 }
 
+/// The secret that the process which started this one in the background has handed over.
+pub(super) fn handed_secret() -> CliResult<Option<SlotSecret>> {
+    if !is_background_child() {
+        return Ok(None);
+    }
+    // Not through the library's buffer, which would keep a copy.
+    let pipe = io::stdin().as_fd().try_clone_to_owned();
+    let mut pipe =
+        File::from(pipe.map_err(|error| CliError::io("cannot read from the process that started this one", error))?);
+    secrets::take_over(&mut pipe)
+}
+
 /// Runs this very command again in the background, and returns once its mount
-/// answers, or with its exit status when it ends before that.
-pub(super) fn start_in_background() -> CliResult<ExitStatus> {
+/// answers, or with its exit status when it ends before that. The archive's
+/// secret, if there is one, goes through a pipe: arguments and environment can be read by others.
+pub(super) fn start_in_background(secret: Option<SlotSecret>) -> CliResult<ExitStatus> {
     let failed = |error| CliError::io("cannot start the daemon", error);
     let program = std::env::current_exe().map_err(failed)?;
     let mut child = Command::new(program)
         .args(std::env::args_os().skip(1))
         .env(CHILD, "1")
-        .stdin(Stdio::null())
+        .stdin(if secret.is_some() { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())
         .spawn()
         .map_err(failed)?;
+    if let (Some(secret), Some(mut pipe)) = (secret, child.stdin.take()) {
+        // A child that ended before it has told why.
+        let _ = secrets::hand_over(&secret, &mut pipe);
+    }
     let mut said = String::new();
     if let Some(pipe) = child.stdout.take() {
         BufReader::new(pipe).read_line(&mut said).map_err(failed)?;
@@ -263,7 +283,8 @@ impl Served {
         let failed = |error: VfsError| CliError::new(error.class(), error.to_string());
         let vfs = LiveVfs::open(archive.clone(), catalog, health, staging, limits, policy).map_err(failed)?;
         let vfs = Arc::new(vfs);
-        let options = WritebackOptions { delay: config.delay.0, ..WritebackOptions::default() };
+        let compression = Some(Arc::new(context.config().compression.rules(archive.descriptor().compression)?));
+        let options = WritebackOptions { delay: config.delay.0, compression, ..WritebackOptions::default() };
         let writeback = Writeback::start(&vfs, options).map_err(failed)?;
         Ok(Filesystem::Live { vfs, writeback, quota })
     }

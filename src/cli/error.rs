@@ -8,6 +8,7 @@ use crate::catalog::CatalogError;
 use crate::control::ControlError;
 use crate::format::FormatError;
 use crate::ingest::IngestError;
+use crate::keys::KeyError;
 use crate::scrub::ScrubError;
 use crate::store::StoreError;
 use blockframe_api::VfsError;
@@ -84,7 +85,7 @@ macro_rules! from_layer {
         })*
     };
 }
-from_layer!(ArchiveError, CatalogError, ControlError, IngestError, ScrubError, StoreError, VfsError);
+from_layer!(ArchiveError, CatalogError, ControlError, IngestError, KeyError, ScrubError, StoreError, VfsError);
 #[cfg(unix)]
 from_layer!(blockframe_fuse::MountError);
 

@@ -14,10 +14,15 @@ pub mod history;
 pub mod interrupt;
 mod logging;
 pub mod namespace;
+mod new_secret;
 pub mod output;
+mod paper;
 mod retention;
+mod secrets;
 mod service;
+mod terminal;
 pub mod units;
+mod unlock;
 mod writes;
 
 use args::Cli;

@@ -7,12 +7,14 @@
 
 use super::binary::{Reader, put_bytes, put_timestamp, put_varint};
 use super::entry::{decode_node, encode_node};
+use super::journal_seal::{BlockSeal, MAX_SEALED};
 use super::staged::StagedContent;
 use super::{BlockKey, Compression, FormatError, HashAlgorithm, NodeBody, NodeMeta, ObjectKind};
 use crate::base::{ArchiveId, ContentHash, Digest, ObjectName, Timestamp};
+use crate::codec::seal::TAG_LEN;
 use blockframe_api::NamePolicy;
 
-const WHAT: &str = "catalog journal";
+pub(super) const WHAT: &str = "catalog journal";
 /// Length of a block, bytes.
 pub const BLOCK_LEN: usize = 4096;
 /// Length of a block's header, bytes.
@@ -21,8 +23,10 @@ pub const HEADER_LEN: usize = 52;
 pub const MAX_PAYLOAD: usize = BLOCK_LEN - HEADER_LEN;
 /// Longest record, bytes: a node with as many and as long extended attributes as an entry may have.
 pub const MAX_RECORD: usize = 288 << 20;
-/// Version of the records.
+/// Version of a file's header, of an archive that is not encrypted.
 pub const VERSION: u8 = 1;
+/// Version of a file's header whose blocks are sealed.
+pub const SEALED_VERSION: u8 = 2;
 
 /// The highest type of record.
 const LAST_TYPE: u8 = 15;
@@ -42,7 +46,7 @@ pub enum FileKind {
 }
 
 impl FileKind {
-    fn code(self) -> u8 {
+    pub(super) fn code(self) -> u8 {
         match self {
             FileKind::Journal => 1,
             FileKind::Snapshot => 2,
@@ -95,7 +99,7 @@ pub struct Block<'a> {
     pub last: bool,
     /// Its place in the chain.
     pub place: ChainHead,
-    /// A piece of the group's records; in a header block, the file's identity.
+    /// A piece of the group's records, perhaps sealed; in a header block, the file's identity.
     pub payload: &'a [u8],
 }
 
@@ -139,6 +143,11 @@ impl<'a> Block<'a> {
             payload,
         })
     }
+
+    pub(super) fn flags(&self) -> u8 {
+        let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+        flag(self.header, FLAG_HEADER) | flag(self.first, FLAG_FIRST) | flag(self.last, FLAG_LAST)
+    }
 }
 
 /// The place after a block that was parsed from `bytes`.
@@ -170,16 +179,45 @@ pub fn put_file_header(kind: FileKind, archive: ArchiveId, mut at: ChainHead, ou
     at
 }
 
-/// Reads a header block's payload: whose file it is.
-pub fn parse_file_header(payload: &[u8]) -> Result<ArchiveId, FormatError> {
+/// Appends the first block of a file whose blocks `seal` encrypts: the
+/// archive, the version, the epoch, a tag. Returns the place after it.
+pub fn put_sealed_header(kind: FileKind, seal: &BlockSeal, mut at: ChainHead, out: &mut Vec<u8>) -> ChainHead {
+    let mut payload = seal.archive().as_bytes().to_vec();
+    payload.push(SEALED_VERSION);
+    payload.extend_from_slice(&seal.epoch().to_le_bytes());
+    payload.extend_from_slice(&seal.header_tag(kind, FLAG_HEADER, &at));
+    put_block(kind, FLAG_HEADER, &mut at, &payload, out);
+    at
+}
+
+/// Whose file it is, as its header block says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileHeader {
+    /// The archive.
+    pub archive: ArchiveId,
+    /// The epoch whose key opens the blocks; `None` when they are not encrypted. Only
+    /// [`BlockSeal::check_header`] tells that it is true.
+    pub epoch: Option<u32>,
+}
+
+/// Reads a header block's payload.
+pub fn parse_file_header(payload: &[u8]) -> Result<FileHeader, FormatError> {
     let mut reader = Reader::new(WHAT, payload);
     let archive = ArchiveId::from_bytes(reader.array()?);
-    let version = reader.u8()?;
-    if version != VERSION {
-        return Err(FormatError::Version { what: WHAT, found: u64::from(version), known: u64::from(VERSION) });
-    }
+    let epoch = match reader.u8()? {
+        VERSION => None,
+        SEALED_VERSION => {
+            let epoch = reader.u32()?;
+            reader.take(TAG_LEN)?;
+            Some(epoch)
+        }
+        version => {
+            let (found, known) = (u64::from(version), u64::from(SEALED_VERSION));
+            return Err(FormatError::Version { what: WHAT, found, known });
+        }
+    };
     reader.finish()?;
-    Ok(archive)
+    Ok(FileHeader { archive, epoch })
 }
 
 /// Cuts the records of one group into blocks.
@@ -191,12 +229,18 @@ pub struct GroupEncoder {
     pending: Vec<u8>,
     used: usize,
     record: Vec<u8>,
+    seal: Option<BlockSeal>,
 }
 
 impl GroupEncoder {
     /// A group that continues the chain at `at`.
     pub fn new(kind: FileKind, at: ChainHead) -> Self {
-        Self { kind, at, first: true, pending: Vec::new(), used: 0, record: Vec::new() }
+        Self { kind, at, first: true, pending: Vec::new(), used: 0, record: Vec::new(), seal: None }
+    }
+
+    /// The same, with its blocks sealed if there is a seal.
+    pub fn sealed_by(self, seal: Option<BlockSeal>) -> Self {
+        Self { seal, ..self }
     }
 
     /// Adds a record; blocks that are full go to `out`.
@@ -208,8 +252,9 @@ impl GroupEncoder {
         }
         put_bytes(&mut self.pending, &self.record);
         // The last block is known only when the group ends, so one stays.
-        while self.pending.len() - self.used > MAX_PAYLOAD {
-            self.put(0, MAX_PAYLOAD, out);
+        let room = if self.seal.is_some() { MAX_SEALED } else { MAX_PAYLOAD };
+        while self.pending.len() - self.used > room {
+            self.put(0, room, out);
         }
         if self.used > 0 {
             self.pending.drain(..self.used);
@@ -228,7 +273,13 @@ impl GroupEncoder {
         let flags = flags | if self.first { FLAG_FIRST } else { 0 };
         self.first = false;
         let payload = &self.pending[self.used..self.used + len];
-        put_block(self.kind, flags, &mut self.at, payload, out);
+        match &self.seal {
+            None => put_block(self.kind, flags, &mut self.at, payload, out),
+            Some(seal) => {
+                let sealed = seal.seal(self.kind, flags, &self.at, payload);
+                put_block(self.kind, flags, &mut self.at, &sealed, out);
+            }
+        }
         self.used += len;
     }
 }

@@ -12,6 +12,10 @@ pub const STORE_DESCRIPTOR_COPY: &str = ".blockframe/store.json";
 pub const RECOVERY_TEXT: &str = "RECOVERY.md";
 /// Everything of ours that is no object.
 pub const PRIVATE_DIR: &str = ".blockframe";
+/// First copy of the key ring of an encrypted archive.
+pub const KEY_RING: &str = "blockframe-keys.json";
+/// Second copy of the key ring.
+pub const KEY_RING_COPY: &str = ".blockframe/keys/keyring.json";
 /// Commits in progress.
 pub const TMP_DIR: &str = ".blockframe/tmp";
 /// The catalog's journal and snapshots.

@@ -8,6 +8,7 @@ pub mod descriptor;
 pub mod entry;
 pub mod geometry;
 pub mod journal;
+pub mod journal_seal;
 pub mod layout;
 pub mod manifest;
 pub mod sealed_json;

@@ -4,10 +4,11 @@
 use super::commit::Progress;
 use super::report::FileReport;
 use super::{IngestError, IngestResult};
-use crate::archive::{Archive, ArchiveResult, ObjectPlan, WriteControl, WrittenObject};
+use crate::archive::{Archive, ArchiveError, ArchiveResult, ObjectPlan, WriteControl, WrittenObject};
 use crate::base::ContentHash;
 use crate::catalog::{CatalogWrites, NewMember, NewObject, SourceSignature};
 use crate::format::{BundleBuilder, BundleTable, Entry, ObjectKind, bundle};
+use crate::namespace::CompressionRules;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -18,6 +19,7 @@ pub(super) struct Bundler<'a> {
     archive: &'a Arc<Archive>,
     writer: &'a dyn CatalogWrites,
     progress: &'a Progress<'a>,
+    compression: &'a CompressionRules,
     open: OpenBundle,
     in_flight: Option<InFlight>,
     /// Whether any bundle was closed yet.
@@ -46,8 +48,14 @@ struct InFlight {
 }
 
 impl<'a> Bundler<'a> {
-    pub(super) fn new(archive: &'a Arc<Archive>, writer: &'a dyn CatalogWrites, progress: &'a Progress<'a>) -> Self {
-        Self { archive, writer, progress, open: OpenBundle::default(), in_flight: None, closed_one: false }
+    pub(super) fn new(
+        archive: &'a Arc<Archive>,
+        writer: &'a dyn CatalogWrites,
+        progress: &'a Progress<'a>,
+        compression: &'a CompressionRules,
+    ) -> Self {
+        let open = OpenBundle::default();
+        Self { archive, writer, progress, compression, open, in_flight: None, closed_one: false }
     }
 
     /// Whether a bundle that the catalog does not know yet holds this content.
@@ -107,7 +115,7 @@ impl<'a> Bundler<'a> {
             kind: ObjectKind::Bundle,
             sequence: self.writer.sequence()?,
             entry: None,
-            compression: self.archive.descriptor().compression,
+            compression: self.compression.default_spec(),
         };
         let archive = Arc::clone(self.archive);
         let content = open.builder.finish();
@@ -161,16 +169,17 @@ impl<'a> Bundler<'a> {
         let (Some(entry), Some(range)) = (first, member) else {
             return Err(IngestError::Internal("a bundle's only member is missing"));
         };
-        let data = &content[range.start() as usize..range.end() as usize];
+        let data = content[range.start() as usize..range.end() as usize].to_vec();
+        let compression = self.compression.choose(entry.path(), &data).map_err(ArchiveError::Source)?;
         let plan = ObjectPlan {
             readable: entry.path().name().to_vec(),
             kind: ObjectKind::File,
             sequence: self.writer.sequence()?,
             entry: Some(entry),
-            compression: self.archive.descriptor().compression,
+            compression,
         };
         let control = WriteControl { progress: &|_| {}, cancel: &AtomicBool::new(false) };
-        let written = self.archive.write_object(&data.to_vec(), &plan, &control)?;
+        let written = self.archive.write_object(&data, &plan, &control)?;
         for member in &mut contents.members {
             member.offset = 0;
         }

@@ -13,6 +13,7 @@ use crate::archive::{Archive, ArchiveError, ContentSource, Depth, ObjectPlan, Ve
 use crate::base::{ContentHash, Digest, ObjectName};
 use crate::catalog::{CatalogWrites, ContentPlace, Inode, NewMember, NewObject, SourceSignature};
 use crate::format::{BundleBuilder, Entry, EntryPath, FileContent, NodeBody, NodeMeta, ObjectKind};
+use crate::namespace::CompressionRules;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fs::Metadata;
@@ -40,6 +41,8 @@ pub struct CommitRequest<'a> {
     /// Whether a verification found content of the object lost: such contents
     /// are stored anew where they are met.
     pub lost: &'a dyn Fn(&ObjectName) -> bool,
+    /// With what contents are compressed.
+    pub compression: &'a CompressionRules,
 }
 
 impl std::fmt::Debug for CommitRequest<'_> {
@@ -82,8 +85,9 @@ fn run(
         progress,
         cancel: request.cancel,
         lost: request.lost,
+        compression: request.compression,
         usable: RefCell::default(),
-        bundler: Bundler::new(archive, writer, progress),
+        bundler: Bundler::new(archive, writer, progress, request.compression),
         spool: EntrySpool::create(archive.store())?,
         links: HashMap::new(),
         may_overlap: may_overlap(&request.items),
@@ -149,6 +153,7 @@ struct Commit<'a> {
     progress: &'a Progress<'a>,
     cancel: &'a AtomicBool,
     lost: &'a dyn Fn(&ObjectName) -> bool,
+    compression: &'a CompressionRules,
     /// Whether the content of an object (by its root) can be relied on, as far as was looked.
     usable: RefCell<HashMap<Digest, bool>>,
     bundler: Bundler<'a>,
@@ -459,7 +464,7 @@ impl Commit<'_> {
             kind: ObjectKind::File,
             sequence: self.writer.sequence()?,
             entry: (encoded.len() <= MAX_MANIFEST_ENTRY).then_some(entry),
-            compression: self.archive.descriptor().compression,
+            compression: self.compression.choose(subject.path, bytes).map_err(ArchiveError::Source)?,
         };
         let reporter = self.progress.reporter;
         let control = WriteControl { progress: &|bytes| reporter.advance(bytes), cancel: self.cancel };

@@ -2,6 +2,28 @@
 //! ring, the slot holds the archive key, that opens the epochs' keys, and all
 //! other keys are derived from those.
 
+mod copies;
+mod error;
+mod gf256;
+mod kdf;
+pub mod page;
+pub mod phrase;
+mod ring;
+mod secret;
+pub mod shares;
+mod slot;
+#[cfg(test)]
+mod tests;
+mod words;
+
+pub use copies::{RingCopies, RingHeal};
+pub use error::{KeyError, KeyResult};
+pub use kdf::{Argon2Cost, Hex, Kdf};
+pub use ring::{KeyRing, MAX_EPOCHS, MAX_SLOTS, OpenRing, WrappedEpoch};
+pub use secret::{MAX_SECRET, MIN_KEY_FILE, SlotKind, SlotSecret, random_key};
+pub use slot::{MAX_LABEL, NewSlot, Slot, SlotId};
+pub use words::{Words, WordsError};
+
 use crate::base::{ArchiveId, ContentHash, Digest, Secret, SegmentIndex};
 use crate::codec::seal::{CipherSuite, FrameCipher, frame_cipher};
 use std::collections::BTreeMap;

@@ -75,6 +75,11 @@ pub struct CompressionRules {
 }
 
 impl CompressionRules {
+    /// No rules: everything is compressed with `default`, where that pays.
+    pub fn by_default(default: Option<CodecSpec>) -> Self {
+        Self { default, ..Self::default() }
+    }
+
     /// `default` for what no rule matches; of `rules` the first that matches
     /// counts. `None` is: not compressed.
     pub fn new(

@@ -118,10 +118,10 @@ pub struct Strangers {
 /// Lists what lies in the store besides the archive.
 pub fn strangers(archive: &Archive, known: &dyn Fn(&str) -> ScrubResult<bool>) -> ScrubResult<Strangers> {
     use crate::base::ObjectName;
-    use crate::format::layout::{PRIVATE_DIR, RECOVERY_TEXT, STORE_DESCRIPTOR};
+    use crate::format::layout::{KEY_RING, PRIVATE_DIR, RECOVERY_TEXT, STORE_DESCRIPTOR};
     let mut strangers = Strangers::default();
     for listed in archive.store().list(None).map_err(ArchiveError::from)? {
-        let ours = [STORE_DESCRIPTOR, PRIVATE_DIR, RECOVERY_TEXT, "blockframe_recover.py"];
+        let ours = [STORE_DESCRIPTOR, KEY_RING, PRIVATE_DIR, RECOVERY_TEXT, "blockframe_recover.py"];
         if ours.contains(&listed.name.as_str()) || known(&listed.name)? {
             continue;
         }

@@ -6,6 +6,7 @@ use blockframe::archive::Archive;
 use blockframe::base::SystemClock;
 use blockframe::catalog::Catalog;
 use blockframe::ingest::{CommitItem, CommitRequest, commit};
+use blockframe::namespace::CompressionRules;
 use blockframe::store::LocalStore;
 use blockframe::vfs::{ArchiveVfs, VfsLimits};
 use blockframe_api::{Node, NodeKind, OpenHow, Vfs};
@@ -186,6 +187,7 @@ pub fn commit_paths(archive: &Arc<Archive>, catalog: &Catalog, paths: &[&Path]) 
         exclude: Vec::new(),
         cancel: &AtomicBool::new(false),
         lost: &|_| false,
+        compression: &CompressionRules::default(),
     };
     let writer = catalog.writer().unwrap();
     let report = commit(archive, &writer, request, &()).unwrap();

@@ -243,7 +243,7 @@ impl Sides {
         let live = opened_in(self.directory.path())?;
         self.live = Arc::downgrade(&live);
         let delay = Duration::from_secs(if self.eager { 0 } else { 3600 });
-        self.writeback = Some(Writeback::start(&live, WritebackOptions { delay, gather: delay })?);
+        self.writeback = Some(Writeback::start(&live, WritebackOptions { delay, gather: delay, compression: None })?);
         let options = MountOptions { suid: true, dev: true, ..MountOptions::new("blockframe:test") };
         self.mounted = Some(spawn(live, &self.mount(), &options)?);
         Ok(())

@@ -307,7 +307,7 @@ impl World {
         live.attach(Kernel { passthrough: self.mode.passthrough, cache: Arc::new(NoCache) });
         let hour = Duration::from_secs(3600);
         let delay = if self.mode.eager { Duration::ZERO } else { hour };
-        self.writeback = Some(Writeback::start(&live, WritebackOptions { delay, gather: delay })?);
+        self.writeback = Some(Writeback::start(&live, WritebackOptions { delay, gather: delay, compression: None })?);
         self.live = Some(live);
         Ok(())
     }

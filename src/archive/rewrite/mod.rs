@@ -70,7 +70,7 @@ impl Archive {
                 None => self.write_object(source, plan, control),
             };
         }
-        if !ours || self.encoding_for(source, plan.compression)?.is_some() {
+        if !ours || self.encoding_for(plan.compression)?.is_some() {
             return self.write_object(source, plan, control);
         }
         let len = source.len();

@@ -311,8 +311,7 @@ const OTHER_PROCESS: &str = "BLOCKFRAME_TEST_READ";
 fn another_process_reads() {
     let Some(directory) = std::env::var_os(OTHER_PROCESS) else { return };
     let directory = PathBuf::from(directory);
-    let store = Arc::new(LocalStore::open(&directory.join("store")).unwrap());
-    let archive = Archive::open(store, Arc::new(FixedClock), Arc::<Events>::default()).unwrap();
+    let archive = open_archive(&directory.join("store"), Arc::default());
     let catalog = Catalog::open(&directory.join("home"), &Arc::new(archive)).unwrap();
     println!("names: {}.", tree(&catalog).unwrap().len());
 }
@@ -321,8 +320,9 @@ fn another_process_reads() {
 fn readers_of_other_processes_come_and_go_while_a_writer_lives() {
     let place = Place::new();
     let other = || {
+        let (_, module) = module_path!().split_once("::").unwrap();
         let output = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "catalog::tests::groups::another_process_reads", "--nocapture"])
+            .args(["--exact", &format!("{module}::another_process_reads"), "--nocapture"])
             .env(OTHER_PROCESS, place.directory.path())
             .output()
             .unwrap();

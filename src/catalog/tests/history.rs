@@ -408,7 +408,9 @@ fn a_damaged_row_of_the_past_is_noticed() {
     ] {
         let copy = place.copy();
         let catalog = copy.catalog();
-        rusqlite::Connection::open(copy.local("catalog.db")).unwrap().execute(change, []).unwrap();
+        let database = catalog.shared.site.open_database(Use::Write, 1024).unwrap();
+        database.connection.execute(change, []).unwrap();
+        drop(database);
         let outcomes = [
             catalog.lookup_at(Node::ROOT, b"f", at(15)).map(drop),
             catalog.lookup_at(Node::ROOT, b"g", at(15)).map(drop),

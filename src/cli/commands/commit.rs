@@ -32,7 +32,8 @@ pub(super) fn run(context: &Context, args: &CommitArgs) -> CliResult<ExitStatus>
     let reporter = Printer { out, open: &open, progress: out.progress("committing", 0) };
     let lost = |object: &ObjectName| matches!(open.health.verified(object), Ok(Some((_, Verdict::Unrecoverable))));
     let exclude = vec![open.directory.clone()];
-    let request = CommitRequest { items, exclude, cancel: interrupt.flag(), lost: &lost };
+    let compression = context.config().compression.rules(open.archive.descriptor().compression)?;
+    let request = CommitRequest { items, exclude, cancel: interrupt.flag(), lost: &lost, compression: &compression };
     let result = ingest::commit(&open.archive, &*writer, request, &reporter);
     reporter.progress.finish();
     // Also after an error: what was stored is recorded, and the next commit continues from there.

@@ -1,9 +1,11 @@
 //! `doctor`: is this machine set up, and if not, what mends it?
 
-use crate::cli::context::Context;
-use crate::cli::error::CliResult;
+use crate::base::ErrorClass;
+use crate::cli::context::{Context, OpenObjects};
+use crate::cli::error::{CliError, CliResult};
 use crate::cli::exit::ExitStatus;
 use crate::cli::units;
+use crate::cli::unlock::{Ask, EncryptionSummary, has_origins};
 use rustix::fs::{Access, access, statvfs};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -115,6 +117,46 @@ fn mountpoint(context: &Context) -> Option<Check> {
     })
 }
 
+fn not_opened(error: &CliError, shown: &str) -> Check {
+    Check::problem("archive", error.to_string(), format!("`blockframe init {shown}` if it shall be made there"))
+}
+
+/// An archive whose store answers: does its key open it, and does its catalog?
+fn opened(context: &Context, objects: OpenObjects, shown: &str) -> Vec<Check> {
+    let rules = objects.archive.descriptor().clone();
+    let mut checks = Vec::new();
+    let mut archive = Check::ok("archive", format!("{shown}: {} ({})", rules.id, rules.profile));
+    let catalog = match EncryptionSummary::of(&objects.archive) {
+        Ok(None) => objects.open_catalog().map(|_| ()),
+        Ok(Some(summary)) => {
+            checks.push(Check::ok("encryption", summary.text()));
+            match objects.key_ring(context, Ask::Nobody) {
+                Ok(unlocked) => {
+                    let kind = unlocked.secret.kind().name();
+                    checks.push(Check::ok("key", format!("the archive opens with the {kind} that is configured")));
+                    objects.unlocked(&unlocked).open_catalog().map(|_| ())
+                }
+                Err(error) if error.class() == ErrorClass::WrongKey && !has_origins(context) => {
+                    checks.push(Check::ok("key", "none is configured; a passphrase is asked for on the terminal"));
+                    Ok(())
+                }
+                Err(error) => {
+                    let fix =
+                        "name the right key in [encryption] in config.toml, or by a flag such as --passphrase-file";
+                    checks.push(Check::problem("key", error.to_string(), fix));
+                    Ok(())
+                }
+            }
+        }
+        Err(error) => Err(error),
+    };
+    if let Err(error) = catalog {
+        archive = not_opened(&error, shown);
+    }
+    checks.insert(0, archive);
+    checks
+}
+
 fn archive(context: &Context) -> Vec<Check> {
     let directory = match context.archive_directory() {
         Ok(directory) => directory,
@@ -123,15 +165,10 @@ fn archive(context: &Context) -> Vec<Check> {
         }
     };
     let shown = directory.display().to_string();
-    let mut checks = vec![match context.open() {
-        Ok(open) => {
-            let rules = open.archive.descriptor();
-            Check::ok("archive", format!("{shown}: {} ({})", rules.id, rules.profile))
-        }
-        Err(error) => {
-            Check::problem("archive", error.to_string(), format!("`blockframe init {shown}` if it shall be made there"))
-        }
-    }];
+    let mut checks = match context.open_objects() {
+        Ok(objects) => opened(context, objects, &shown),
+        Err(error) => vec![not_opened(&error, &shown)],
+    };
     if !directory.is_dir() {
         return checks;
     }

@@ -1,39 +1,112 @@
 //! `init`: makes an archive, and says what it survives.
 
+use super::key::slot_json;
 use crate::archive::Archive;
-use crate::base::{ArchiveId, Clock as _, ErrorClass, SystemClock};
+use crate::base::{ArchiveId, Clock as _, ErrorClass, SystemClock, Timestamp};
 use crate::catalog::Catalog;
 use crate::cli::args::{InitArgs, ProfileName};
 use crate::cli::context::Context;
 use crate::cli::error::{CliError, CliResult};
 use crate::cli::exit::ExitStatus;
-use crate::cli::output::{Output, Table};
+use crate::cli::new_secret::{NewPhrase, slot_from, slot_from_person};
+use crate::cli::output::Table;
+use crate::cli::secrets::Origin;
 use crate::cli::units;
-use crate::format::layout::{PRIVATE_DIR, STORE_DESCRIPTOR, STORE_DESCRIPTOR_COPY};
+use crate::cli::unlock::{configured, slots_text};
+use crate::codec::seal::CipherSuite;
+use crate::format::layout::{KEY_RING, PRIVATE_DIR, RECOVERY_TEXT, STORE_DESCRIPTOR, STORE_DESCRIPTOR_COPY};
 use crate::format::{ArchiveDescriptor, Profile, TierRule};
+use crate::keys::{NewSlot, OpenRing};
 use crate::store::LocalStore;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Makes an archive.
 pub(super) fn run(context: &Context, args: &InitArgs) -> CliResult<ExitStatus> {
-    let directory = match &args.directory {
-        Some(directory) => directory.clone(),
+    let (cipher, named) = cipher_and_directory(args)?;
+    let directory = match named {
+        Some(directory) => directory,
         None => context.archive_directory()?,
     };
     refuse_what_is_in_use(&directory)?;
+    let domain = args.failure_domain.clone().unwrap_or_else(host_name);
+    let now = SystemClock.now();
+    let mut descriptor = ArchiveDescriptor::new(profile(args.profile), ArchiveId::random(), now);
+    descriptor.compression = args.compress;
+    descriptor.encryption = cipher;
+    let keys = match cipher {
+        Some(_) => Some(FirstKeys::make(context, args, &descriptor, now)?),
+        None => None,
+    };
     std::fs::create_dir_all(&directory)
         .map_err(|error| CliError::io(format!("cannot make the directory {}", directory.display()), error))?;
-    let domain = args.failure_domain.clone().unwrap_or_else(host_name);
-    let mut descriptor = ArchiveDescriptor::new(profile(args.profile), ArchiveId::random(), SystemClock.now());
-    descriptor.compression = args.compress;
     let store = Arc::new(LocalStore::open(&directory)?);
+    let mut ring = None;
+    if let Some(keys) = &keys {
+        // Before the descriptor: an archive that says it is encrypted has a key ring.
+        let mut first = keys.ring.clone();
+        first.save(&*store)?;
+        ring = Some(first);
+    }
     Archive::create(store.clone(), descriptor, domain.clone())?;
-    let archive = Arc::new(Archive::open(store, Arc::new(SystemClock), Arc::new(()))?);
+    let mut archive = Archive::open(store, Arc::new(SystemClock), Arc::new(()))?;
+    if let Some(ring) = &ring {
+        archive = archive.unlocked(ring.keys().clone());
+    }
+    let archive = Arc::new(archive);
     Catalog::create(&directory, &archive)?;
-    show(context.out(), &directory, &archive, &domain)?;
+    show(context, &directory, &archive, &domain, keys.as_ref())?;
     Ok(ExitStatus::Done)
+}
+
+/// The cipher, if it shall be encrypted, and the directory that was named. `init --encrypt DIR` reads as people mean it.
+fn cipher_and_directory(args: &InitArgs) -> CliResult<(Option<CipherSuite>, Option<PathBuf>)> {
+    let Some(word) = &args.encrypt else { return Ok((None, args.directory.clone())) };
+    let default = CipherSuite::for_this_processor();
+    match word.parse() {
+        Ok(cipher) => Ok((Some(cipher), args.directory.clone())),
+        Err(_) if word.is_empty() => Ok((Some(default), args.directory.clone())),
+        Err(error) if args.directory.is_some() || is_like_a_cipher(word) => {
+            Err(CliError::new(ErrorClass::Invalid, error))
+        }
+        Err(_) => Ok((Some(default), Some(word.into()))),
+    }
+}
+
+/// A mistyped cipher must not become a directory.
+fn is_like_a_cipher(word: &str) -> bool {
+    let word = word.to_ascii_lowercase();
+    !word.contains('/') && ["aes", "chacha", "xchacha", "poly1305", "gcm", "siv"].iter().any(|part| word.contains(part))
+}
+
+/// The keys of a new archive.
+struct FirstKeys {
+    ring: OpenRing,
+    phrase: Option<NewPhrase>,
+}
+
+impl FirstKeys {
+    /// From the files that flags name, else what the configuration names, else a passphrase that is asked for; and a
+    /// recovery phrase. On no store yet.
+    fn make(context: &Context, args: &InitArgs, descriptor: &ArchiveDescriptor, now: Timestamp) -> CliResult<Self> {
+        let global = context.global();
+        let flags =
+            [global.passphrase_file.clone().map(Origin::PassphraseFile), global.key_file.clone().map(Origin::KeyFile)];
+        let mut origins: Vec<Origin> = flags.into_iter().flatten().collect();
+        if origins.is_empty() {
+            origins = configured(context);
+        }
+        let mut slots = origins.iter().map(|origin| slot_from(origin, None)).collect::<CliResult<Vec<NewSlot>>>()?;
+        if slots.is_empty() {
+            slots.push(slot_from_person("", "--passphrase-file or --key-file")?);
+        }
+        let phrase = if args.no_recovery_phrase { None } else { Some(NewPhrase::make(context, !args.no_confirm)?) };
+        if let Some(phrase) = &phrase {
+            slots.push(phrase.slot("")?);
+        }
+        Ok(Self { ring: OpenRing::create(descriptor.id, descriptor.digest()?, &slots, now)?, phrase })
+    }
 }
 
 /// The profile of that name.
@@ -61,7 +134,7 @@ fn refuse_what_is_in_use(directory: &Path) -> CliResult<()> {
     for entry in entries {
         let name = entry.map_err(|error| CliError::io(format!("cannot look into {shown}"), error))?.file_name();
         // A new filesystem brings lost+found; an init that was interrupted leaves our private directory.
-        if name != "lost+found" && name != PRIVATE_DIR && name != crate::format::layout::RECOVERY_TEXT {
+        if name != "lost+found" && ![PRIVATE_DIR, RECOVERY_TEXT, KEY_RING].iter().any(|ours| name == *ours) {
             return exists(format!(
                 "{shown} is not empty (it holds \"{}\"); an archive wants a directory of its own",
                 name.display()
@@ -77,7 +150,14 @@ fn host_name() -> String {
     if name.is_empty() { "host".into() } else { name }
 }
 
-fn show(out: &Output, directory: &Path, archive: &Archive, domain: &str) -> CliResult<()> {
+fn show(
+    context: &Context,
+    directory: &Path,
+    archive: &Archive,
+    domain: &str,
+    keys: Option<&FirstKeys>,
+) -> CliResult<()> {
+    let out = context.out();
     let rules = archive.descriptor();
     out.line(format_args!("Made archive {} in {} (profile {}).\n", rules.id, directory.display(), rules.profile))?;
     let mut table = Table::new(&["contents", "code", ">overhead", "survives"]);
@@ -96,7 +176,7 @@ fn show(out: &Output, directory: &Path, archive: &Archive, domain: &str) -> CliR
         units::exact_size(rules.bundle.max_file),
         directory.display()
     ))?;
-    out.json(&serde_json::json!({
+    let mut document = serde_json::json!({
         "archive": rules.id,
         "store": archive.store_id(),
         "directory": directory,
@@ -105,7 +185,20 @@ fn show(out: &Output, directory: &Path, archive: &Archive, domain: &str) -> CliR
         "tiers": rules.tiers,
         "bundle": rules.bundle,
         "compression": rules.compression,
-    }))
+    });
+    if let (Some(keys), Some(cipher)) = (keys, rules.encryption) {
+        out.line(format_args!(
+            "\nEncrypted with {cipher}; opened by: {}. Without one of them nobody can read it, ever.",
+            slots_text(keys.ring.ring())
+        ))?;
+        document["encryption"] = cipher.name().into();
+        document["slots"] = keys.ring.ring().slots().iter().map(slot_json).collect();
+        if let Some(phrase) = &keys.phrase {
+            phrase.print(context)?;
+            document["recovery_phrase"] = phrase.json().as_str().into();
+        }
+    }
+    out.json(&document)
 }
 
 /// A row of the table of tiers, for contents of at least `from` bytes.

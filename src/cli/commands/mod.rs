@@ -10,6 +10,7 @@ mod gc;
 mod get;
 mod health;
 mod init;
+mod key;
 mod ls;
 #[cfg(unix)]
 mod mount;
@@ -60,6 +61,7 @@ pub fn run(context: &Context, command: &Command) -> CliResult<ExitStatus> {
         Command::Scrub(args) => scrub::run(context, args),
         Command::Status => status::run(context),
         Command::Gc(args) => gc::run(context, args),
+        Command::Key(command) => key::run(context, command),
         Command::RebuildCatalog(args) => rebuild::run(context, args),
         Command::Config(ConfigCommand::Check { file }) => config::check(context, file.as_deref()),
         Command::Doctor => doctor::run(context),

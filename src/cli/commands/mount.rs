@@ -6,6 +6,7 @@ use crate::cli::context::Context;
 use crate::cli::daemon;
 use crate::cli::error::{CliError, CliResult};
 use crate::cli::exit::ExitStatus;
+use crate::cli::unlock::secret_for_background;
 use blockframe_fuse::MountOptions;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,7 +23,7 @@ pub(super) fn run(context: &Context, args: &MountArgs) -> CliResult<ExitStatus> 
     if daemon::is_background_child() || args.foreground {
         daemon::serve(context, &mountpoint, &options, at)
     } else {
-        daemon::start_in_background()
+        daemon::start_in_background(secret_for_background(context)?)
     }
 }
 

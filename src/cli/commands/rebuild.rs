@@ -10,7 +10,7 @@ use crate::cli::writes::refuse_while_mounted;
 
 /// Rebuilds the catalog, and says what could not be had.
 pub(super) fn run(context: &Context, args: &RebuildArgs) -> CliResult<ExitStatus> {
-    let base = context.open_objects()?;
+    let base = context.open_objects()?.unlock(context)?;
     refuse_while_mounted(&base.directory, "the catalog cannot be rebuilt")?;
     let source = match args.source {
         RebuildFrom::Best => RebuildSource::Best,

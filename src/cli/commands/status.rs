@@ -8,6 +8,7 @@ use crate::cli::context::{Context, OpenArchive};
 use crate::cli::error::CliResult;
 use crate::cli::exit::ExitStatus;
 use crate::cli::units;
+use crate::cli::unlock::EncryptionSummary;
 use crate::cli::writes::leftovers;
 use crate::control::{ControlClient, DaemonStatus};
 use crate::format::ArchiveDescriptor;
@@ -56,6 +57,8 @@ pub(super) fn run(context: &Context) -> CliResult<ExitStatus> {
         units::size(space.free),
         units::size(space.total),
     ))?;
+    let encryption = EncryptionSummary::of(&open.archive)?;
+    out.line(format_args!("encryption  {}", encryption.as_ref().map_or("none".into(), EncryptionSummary::text)))?;
     let redundancy = redundancy(rules, &totals);
     out.line(format_args!("redundancy  {redundancy}"))?;
     out.line(damage_line(&verification))?;
@@ -83,6 +86,7 @@ pub(super) fn run(context: &Context) -> CliResult<ExitStatus> {
         "stored_bytes": totals.stored_bytes,
         "disk_total": space.total,
         "disk_free": space.free,
+        "encryption": encryption,
         "redundancy": redundancy,
         "verification": verification,
         "scrub": scrub::document(&open)?,

@@ -20,7 +20,7 @@ const LEAST_SAVING: usize = 32;
 /// So many frames in a row that did not shrink, and the next ones must look compressible first.
 const PATIENCE: u32 = 2;
 /// Of frames that do not look compressible, one of so many is tried all the same.
-const RETRY: u32 = 16;
+const RETRY: u32 = 32;
 
 fn is_frame_len(len: usize) -> bool {
     len > 0 && len as u64 <= FRAME_LEN

@@ -6,9 +6,9 @@ use super::pace::Pace;
 use crate::archive::{Archive, ArchiveError, ArchiveResult, ObjectPlan, WriteControl, WrittenObject};
 use crate::base::ContentHash;
 use crate::catalog::{NewMember, NewObject};
-use crate::codec::compress::CodecSpec;
 use crate::format::bundle::readable_name;
 use crate::format::{BundleBuilder, BundleTable, Entry, FileContent, FormatError, ObjectKind, StagingId};
+use crate::namespace::CompressionRules;
 use crate::staging::Generation;
 use crate::vfs::live::switch::Origin;
 use std::collections::{HashMap, HashSet};
@@ -90,10 +90,11 @@ impl InFlight {
         archive: &Archive,
         bundle: OpenBundle,
         sequence: u64,
+        compression: &CompressionRules,
         (pace, desk): (&Arc<Pace>, &Arc<Desk>),
     ) -> Result<Self, (ArchiveError, Vec<Member>)> {
         let OpenBundle { builder, first, mut members, files, .. } = bundle;
-        let made = make(builder, first, sequence, archive.descriptor().compression, &mut members);
+        let made = make(builder, first, sequence, compression, &mut members);
         let (plan, content) = match made {
             Ok(made) => made,
             Err(error) => return Err((error, files)),
@@ -126,7 +127,7 @@ fn make(
     builder: BundleBuilder,
     first: Option<Entry>,
     sequence: u64,
-    compression: Option<CodecSpec>,
+    compression: &CompressionRules,
     members: &mut [NewMember],
 ) -> ArchiveResult<(ObjectPlan, Vec<u8>)> {
     let first = first.ok_or_else(|| ArchiveError::Internal("a bundle without entries is to be written".into()))?;
@@ -134,6 +135,7 @@ fn make(
     let content = builder.finish();
     if !alone {
         let (readable, kind) = (readable_name(&first), ObjectKind::Bundle);
+        let compression = compression.default_spec();
         let plan = ObjectPlan { readable, kind, sequence, entry: None, compression };
         return Ok((plan, content));
     }
@@ -141,6 +143,8 @@ fn make(
     let range = member.ok_or_else(|| ArchiveError::Internal("a bundle's only member is missing".into()))?;
     members.iter_mut().for_each(|member| member.offset = 0);
     let readable = first.path().name().to_vec();
+    let content = content[range.start() as usize..range.end() as usize].to_vec();
+    let compression = compression.choose(first.path(), &content).map_err(ArchiveError::Source)?;
     let plan = ObjectPlan { readable, kind: ObjectKind::File, sequence, entry: Some(first), compression };
-    Ok((plan, content[range.start() as usize..range.end() as usize].to_vec()))
+    Ok((plan, content))
 }

@@ -19,6 +19,7 @@ pub use leftovers::{drain_leftovers, has_leftovers};
 use super::live::moment;
 use super::{Drain, LiveVfs, error, lock};
 use crate::format::EntryPath;
+use crate::namespace::CompressionRules;
 use blockframe_api::{ErrorClass, Node, VfsError, VfsResult};
 use desk::{Desk, Wanted};
 use pace::Pace;
@@ -35,18 +36,20 @@ const NICE: i32 = 10;
 /// Least time between two rounds that nobody waits for.
 const BETWEEN_ROUNDS: Duration = Duration::from_millis(500);
 
-/// When files are committed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// When and how files are committed.
+#[derive(Debug, Clone)]
 pub struct WritebackOptions {
     /// How long a file rests after its last writer has closed it.
     pub delay: Duration,
     /// How long small files wait for others, to fill a bundle.
     pub gather: Duration,
+    /// With what contents are compressed. None: as the archive was made.
+    pub compression: Option<Arc<CompressionRules>>,
 }
 
 impl Default for WritebackOptions {
     fn default() -> Self {
-        Self { delay: Duration::from_secs(2), gather: Duration::from_secs(5) }
+        Self { delay: Duration::from_secs(2), gather: Duration::from_secs(5), compression: None }
     }
 }
 
@@ -111,7 +114,10 @@ impl Writeback {
     pub fn start(vfs: &Arc<LiveVfs>, options: WritebackOptions) -> VfsResult<Arc<Self>> {
         let desk = Arc::new(Desk::default());
         let pace = Arc::new(Pace::new(Arc::clone(vfs.load())));
-        let worker = Worker::new(Arc::clone(&desk), pace, options);
+        let default = vfs.archive.descriptor().compression;
+        let rules = options.compression.clone();
+        let rules = rules.unwrap_or_else(|| Arc::new(CompressionRules::by_default(default)));
+        let worker = Worker::new(Arc::clone(&desk), pace, options.clone(), rules);
         let (of, at) = (Arc::downgrade(vfs), Arc::clone(&desk));
         let thread =
             std::thread::Builder::new().name("write-back".into()).spawn(move || run(&of, &at, worker, options));

@@ -12,10 +12,11 @@ use super::desk::{Desk, Outcome, Task};
 use super::failures::Failures;
 use super::pace::Pace;
 use super::source::{FrozenSource, of_writing};
-use crate::archive::{Depth, Event, EventKind, ObjectPlan, Verdict, WriteControl, WrittenObject};
+use crate::archive::{ArchiveError, Depth, Event, EventKind, ObjectPlan, Verdict, WriteControl, WrittenObject};
 use crate::base::{ContentHash, Digest};
 use crate::catalog::{ContentPlace, NewMember, NewObject};
 use crate::format::{BundleBuilder, Entry, FileContent, FormatError, NodeBody, ObjectKind};
+use crate::namespace::CompressionRules;
 use crate::vfs::live::file::LiveFile;
 use crate::vfs::live::moment;
 use crate::vfs::live::switch::{Frozen, Origin, Switched};
@@ -39,6 +40,7 @@ pub(super) struct Worker {
     desk: Arc<Desk>,
     pace: Arc<Pace>,
     options: WritebackOptions,
+    compression: Arc<CompressionRules>,
     open: OpenBundle,
     in_flight: Option<InFlight>,
     failures: Failures,
@@ -66,11 +68,17 @@ fn earlier(one: Option<Instant>, other: Instant) -> Option<Instant> {
 }
 
 impl Worker {
-    pub(super) fn new(desk: Arc<Desk>, pace: Arc<Pace>, options: WritebackOptions) -> Self {
+    pub(super) fn new(
+        desk: Arc<Desk>,
+        pace: Arc<Pace>,
+        options: WritebackOptions,
+        compression: Arc<CompressionRules>,
+    ) -> Self {
         Self {
             desk,
             pace,
             options,
+            compression,
             open: OpenBundle::default(),
             in_flight: None,
             failures: Failures::default(),
@@ -245,12 +253,14 @@ impl Worker {
         }
         let mut encoded = Vec::new();
         entry.encode(&mut encoded);
+        let compression =
+            self.compression.choose(entry.path(), &source).map_err(|error| of_writing(ArchiveError::Source(error)))?;
         let plan = ObjectPlan {
             readable: entry.path().name().to_vec(),
             kind: ObjectKind::File,
             sequence: vfs.namespace.sequence(),
             entry: (encoded.len() <= MAX_MANIFEST_ENTRY).then_some(entry),
-            compression: vfs.archive.descriptor().compression,
+            compression,
         };
         let (desk, pace) = (&self.desk, &self.pace);
         desk.bytes_of_current.store(0, Ordering::Relaxed);
@@ -321,7 +331,13 @@ impl Worker {
             return;
         }
         let bundle = std::mem::take(&mut self.open);
-        let started = InFlight::start(&vfs.archive, bundle, vfs.namespace.sequence(), (&self.pace, &self.desk));
+        let started = InFlight::start(
+            &vfs.archive,
+            bundle,
+            vfs.namespace.sequence(),
+            &self.compression,
+            (&self.pace, &self.desk),
+        );
         match started {
             Ok(in_flight) => self.in_flight = Some(in_flight),
             Err((error, files)) => self.all_failed(vfs, &files, &of_writing(error)),

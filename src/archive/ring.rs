@@ -1,0 +1,44 @@
+//! The key ring of an encrypted archive's store: healed when it was opened,
+//! looked at without a key.
+
+use super::{Archive, Event, EventKind};
+use crate::keys::{KeyResult, OpenRing, RingCopies, RingHeal};
+
+impl Archive {
+    /// Both copies of the store's key ring.
+    pub fn key_ring(&self) -> KeyResult<RingCopies> {
+        RingCopies::read(&**self.store(), self.descriptor().id)
+    }
+
+    /// The archive with the keys of a ring that was opened. A copy of the ring
+    /// that was bad is healed from it.
+    pub fn unlock(&self, copies: &RingCopies, ring: &OpenRing) -> Self {
+        for heal in copies.heal(&**self.store(), ring) {
+            self.ring_healed(&heal);
+        }
+        self.unlocked(ring.keys().clone())
+    }
+
+    /// Looks at the copies of the key ring as far as that goes without a key;
+    /// with `repair` one that is missing or damaged by itself is written anew
+    /// from the other. Returns what was wrong; of an archive that is not
+    /// encrypted, nothing is.
+    pub fn verify_key_ring(&self, repair: bool) -> KeyResult<Vec<String>> {
+        if !self.is_encrypted() {
+            return Ok(Vec::new());
+        }
+        let found = self.key_ring()?.check(&**self.store(), repair);
+        found.iter().filter_map(|(_, heal)| heal.as_ref()).for_each(|heal| self.ring_healed(heal));
+        Ok(found.into_iter().map(|(told, _)| told).collect())
+    }
+
+    fn ring_healed(&self, heal: &RingHeal) {
+        let RingHeal { name, cause, outcome } = heal;
+        let (kind, outcome) = match outcome {
+            Ok(()) => (EventKind::MetadataHealed, "rewritten from the other copy".to_string()),
+            Err(error) => (EventKind::HealFailed, format!("the other copy serves; rewriting failed: {error}")),
+        };
+        tracing::warn!(file = name, %cause, outcome, "a copy of the key ring was bad");
+        self.events().record(Event::new(self.clock().now(), kind, *name, format!("{cause}; {outcome}")));
+    }
+}
