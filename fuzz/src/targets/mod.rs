@@ -11,8 +11,10 @@ pub mod descriptor;
 mod encoded;
 pub mod entry;
 pub mod journal;
+pub mod key_ring;
 pub mod manifest;
 pub mod names;
+pub mod paper;
 pub mod record;
 mod reseal;
 pub mod sealed_manifest;
@@ -49,8 +51,10 @@ targets!(
     descriptor,
     entry,
     journal,
+    key_ring,
     manifest,
     names,
+    paper,
     record,
     sealed_manifest,
     sealed_segment,
