@@ -14,7 +14,7 @@ use blockframe::control::{
     SyncProgress, serve,
 };
 use blockframe::format::{Entry, EntryPath, NodeBody, NodeMeta};
-use blockframe::ingest::{CommitItem, CommitReport, CommitRequest, FileReport, Outcome, Reporter, commit};
+use blockframe::ingest::{CommitItem, CommitReport, CommitRequest, FileReport, Outcome, Reporter, Spools, commit};
 use blockframe::namespace::CompressionRules;
 use blockframe::store::LocalStore;
 use kit::program::Place;
@@ -133,7 +133,7 @@ fn client(archive: &Path) -> ControlClient {
 fn every_question_reaches_the_daemon_and_its_answer_comes_back() {
     let place = bare();
     let daemon = Arc::new(Daemon::default());
-    let server = serve(place.path(), daemon.clone()).unwrap();
+    let server = serve(place.path(), daemon.clone(), None).unwrap();
     let mut client = client(place.path());
     let status = client.status().unwrap();
     assert_eq!((status.pid, status.mountpoint.as_str(), status.staged_files), (7, "/mnt/ä", 3));
@@ -171,14 +171,14 @@ fn only_this_user_may_connect_and_a_dead_daemons_socket_is_replaced() {
     fs::write(socket.with_extension("sock.new"), "left by a crash").unwrap();
     assert!(socket.exists());
     assert!(ControlClient::connect(place.path()).is_none());
-    let first = serve(place.path(), Arc::new(Daemon::default())).unwrap();
+    let first = serve(place.path(), Arc::new(Daemon::default()), None).unwrap();
     assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
-    let error = serve(place.path(), Arc::new(Daemon::default())).unwrap_err();
+    let error = serve(place.path(), Arc::new(Daemon::default()), None).unwrap_err();
     assert_eq!(error.class(), ErrorClass::Busy);
     client(place.path()).status().unwrap();
     // Somebody put another socket there: it is not the first daemon's to remove.
     fs::remove_file(&socket).unwrap();
-    let second = serve(place.path(), Arc::new(Daemon::default())).unwrap();
+    let second = serve(place.path(), Arc::new(Daemon::default()), None).unwrap();
     drop(first);
     client(place.path()).status().unwrap();
     drop(second);
@@ -190,7 +190,7 @@ fn an_archive_may_lie_deeper_than_a_socket_address_is_long() {
     let top = scratch();
     let deep = top.path().join("d".repeat(120)).join("e".repeat(200));
     fs::create_dir_all(deep.join(".blockframe")).unwrap();
-    let server = serve(&deep, Arc::new(Daemon::default())).unwrap();
+    let server = serve(&deep, Arc::new(Daemon::default()), None).unwrap();
     client(&deep).status().unwrap();
     drop(server);
     assert!(!socket_of(&deep).exists());
@@ -214,7 +214,7 @@ fn raw(archive: &Path, bytes: &[u8]) -> String {
 fn hostile_messages_end_their_own_connection_only() {
     let place = bare();
     let daemon = Arc::new(Daemon::default());
-    let server = serve(place.path(), daemon.clone()).unwrap();
+    let server = serve(place.path(), daemon.clone(), None).unwrap();
     let mut bystander = client(place.path());
     for (bytes, answer) in [
         (b"GET / HTTP/1.1\r\n\r\n".to_vec(), "longer than"),
@@ -257,7 +257,7 @@ fn a_writer_over_the_socket_cannot_name_files_outside_the_temporary_ones() {
     fs::write(place.path().join("spool-outside"), "").unwrap();
     fs::write(place.path().join(".blockframe/tmp/other"), "").unwrap();
     fs::write(place.path().join(".blockframe/tmp/spool-bad"), [255; 64]).unwrap();
-    let _server = serve(place.path(), Arc::new(Daemon::default())).unwrap();
+    let _server = serve(place.path(), Arc::new(Daemon::default()), None).unwrap();
     for (spool, answer) in [
         ("spool-outside", "no file of entries"),
         ("../spool-outside", "is not a store key"),
@@ -286,7 +286,7 @@ proptest! {
     #[test]
     fn no_bytes_stop_the_daemon(pieces in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..60), 1..4), frame in any::<bool>()) {
         let place = bare();
-        let server = serve(place.path(), Arc::new(Daemon::default())).unwrap();
+        let server = serve(place.path(), Arc::new(Daemon::default()), None).unwrap();
         let bytes: Vec<u8> = pieces.iter().flat_map(|piece| if frame { framed(piece) } else { piece.clone() }).collect();
         raw(place.path(), &bytes);
         client(place.path()).status().unwrap();
@@ -298,7 +298,7 @@ proptest! {
 fn one_client_waits_while_another_is_served() {
     let place = bare();
     let daemon = Arc::new(Daemon { gate: Some(Barrier::new(2)), ..Daemon::default() });
-    let server = serve(place.path(), daemon.clone()).unwrap();
+    let server = serve(place.path(), daemon.clone(), None).unwrap();
     let mut waiting = client(place.path());
     std::thread::scope(|scope| {
         let waited = scope.spawn(|| waiting.sync(None, &mut |_| {}));
@@ -325,7 +325,7 @@ fn begin_after(client: &mut ControlClient, purpose: Purpose) {
 fn one_process_writes_at_a_time_and_its_death_lets_the_next_begin() {
     let place = bare();
     let daemon = Arc::new(Daemon::default());
-    let server = serve(place.path(), daemon.clone()).unwrap();
+    let server = serve(place.path(), daemon.clone(), None).unwrap();
     let (mut one, mut two) = (client(place.path()), client(place.path()));
     one.begin(Purpose::Commit).unwrap();
     let error = two.begin(Purpose::Collect).unwrap_err();
@@ -345,7 +345,7 @@ fn one_process_writes_at_a_time_and_its_death_lets_the_next_begin() {
 #[test]
 fn too_many_connections_are_told_to_come_later() {
     let place = bare();
-    let _server = serve(place.path(), Arc::new(Daemon::default())).unwrap();
+    let _server = serve(place.path(), Arc::new(Daemon::default()), None).unwrap();
     let mut clients: Vec<ControlClient> = (0..16).map(|_| client(place.path())).collect();
     for client in &mut clients {
         client.status().unwrap();
@@ -386,7 +386,13 @@ impl Bench {
 
     fn remote(&self) -> RemoteWrites {
         let client = client(self.path());
-        RemoteWrites::begin(client, self.catalog.clone(), self.fixture.store.clone(), Purpose::Commit).unwrap()
+        RemoteWrites::begin(
+            client,
+            self.catalog.clone(),
+            Spools::new(self.fixture.store.clone(), None),
+            Purpose::Commit,
+        )
+        .unwrap()
     }
 
     fn commit(&self, writes: &dyn CatalogWrites, source: &Path) -> (CommitReport, Vec<String>) {
@@ -474,7 +480,7 @@ fn a_commit_through_the_daemon_is_the_commit_that_it_would_be_without() {
     assert!(expected.0.objects >= 4 && expected.0.duplicates >= 1, "{:?}", expected.0);
 
     let daemon = through.daemon();
-    let server = serve(through.path(), daemon.clone()).unwrap();
+    let server = serve(through.path(), daemon.clone(), None).unwrap();
     assert!(through.catalog.writer().is_err(), "the daemon holds the lock");
     let writes = Box::new(through.remote());
     let report = through.commit(&*writes, &tree);
@@ -506,7 +512,7 @@ fn an_object_that_a_name_needs_is_not_removed_over_the_socket() {
     let source = scratch();
     make_tree(&source.path().join("tree"));
     let bench = Bench::new();
-    let _server = serve(bench.path(), bench.daemon()).unwrap();
+    let _server = serve(bench.path(), bench.daemon(), None).unwrap();
     let writes = bench.remote();
     bench.commit(&writes, &source.path().join("tree"));
     let mut objects = Vec::new();
@@ -534,7 +540,7 @@ fn the_program_finds_the_daemon() {
     };
     // A writer that answers on no socket.
     assert_eq!(place.run(["commit", "tree"]).status(), Some(1));
-    let server = serve(&archive, daemon.clone()).unwrap();
+    let server = serve(&archive, daemon.clone(), None).unwrap();
     place.ok(["commit", "tree"]);
     assert_eq!(daemon.take(), ["flush", "begin Commit", "flush", "commit_entries", "end"]);
     assert_eq!(place.ok(["cat", "tree/b"]).len(), String::from_utf8_lossy(&content(900, 900)).len());

@@ -101,7 +101,7 @@ impl Home {
 
     fn live(&self) -> WithPrivate<LiveVfs> {
         let limits = StagingLimits { quota: 1 << 30, reserve: 0 };
-        let staging = StagingArea::open(&self.dir.path().join(".blockframe/staging"), limits).unwrap();
+        let staging = StagingArea::open(&self.dir.path().join(".blockframe/staging"), limits, None).unwrap();
         let (archive, catalog) = (self.archive.clone(), self.catalog.clone());
         let policy = SyncPolicy::default();
         let live = LiveVfs::open(archive, catalog, self.log.clone(), staging, VfsLimits::default(), policy).unwrap();

@@ -148,7 +148,7 @@ impl Scene {
         let archive = Arc::new(archive);
         let catalog = Arc::new(Catalog::open(home.path(), &archive).unwrap());
         let limits = StagingLimits { quota: 1 << 30, reserve: 0 };
-        let staging = StagingArea::open(&home.path().join("staging"), limits).unwrap();
+        let staging = StagingArea::open(&home.path().join("staging"), limits, None).unwrap();
         let (policy, limits) = (SyncPolicy::default(), VfsLimits::default());
         let vfs = LiveVfs::open(archive.clone(), catalog.clone(), Arc::new(()), staging, limits, policy).unwrap();
         let vfs = Arc::new(vfs);

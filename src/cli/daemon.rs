@@ -7,7 +7,8 @@
 //! terminal, afterwards the daemon's log.
 
 use super::config::{FsyncMode, ScrubConfig, VersionsConfig};
-use super::context::{Context, OpenArchive, state_directory};
+use super::context::{Context, OpenArchive};
+use super::daemon_log::Log;
 use super::error::{CliError, CliResult};
 use super::exit::ExitStatus;
 use super::retention;
@@ -18,16 +19,17 @@ use crate::archive::Archive;
 use crate::base::{ErrorClass, LatencyGauge, Timestamp};
 use crate::catalog::{Catalog, CatalogError};
 use crate::control::{self, ControlService};
+use crate::ingest::{IngestError, SpoolKeys};
 use crate::keys::SlotSecret;
 use crate::scrub::{CatalogLedger, ScrubDaemon, ScrubOptions, Scrubber, StopSignal};
-use crate::staging::{StagingArea, StagingLimits};
+use crate::staging::{StagingArea, StagingKeys, StagingLimits};
 use crate::vfs::{ArchiveVfs, HealthSource, LiveVfs, SyncPolicy, VfsLimits, WithPrivate, Writeback, WritebackOptions};
 use blockframe_api::{Vfs, VfsError};
 use blockframe_fuse::{MountOptions, Mounted};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
@@ -46,8 +48,6 @@ const GRACE: Duration = Duration::from_secs(5);
 const REFRESH: Duration = Duration::from_secs(1);
 /// How often the daemon looks how much space the store has.
 const LOOK_AT_SPACE: Duration = Duration::from_secs(60);
-/// The log is begun anew when it is longer; the one before is kept.
-const MAX_LOG: u64 = 1 << 20;
 
 /// Bytes that staging leaves free on its disk.
 const RESERVE: u64 = 64 << 20;
@@ -137,12 +137,15 @@ pub(super) fn serve(
     let served = Served::new(context, options.read_only, at)?;
     let mounted = Arc::new(blockframe_fuse::spawn(served.vfs.as_vfs(), mountpoint, options)?);
     let service = served.service(mounted.mountpoint());
+    let spools = SpoolKeys::of(&served.archive).map_err(IngestError::from)?;
     let control = match &service {
-        Some(service) => Some(control::serve(&served.directory, Arc::clone(service) as Arc<dyn ControlService>)?),
+        Some(service) => {
+            Some(control::serve(&served.directory, Arc::clone(service) as Arc<dyn ControlService>, spools)?)
+        }
         None => None,
     };
     let stop = Arc::new(Stop::default());
-    let log = background.then(|| Log::new(&served.directory));
+    let log = background.then(|| Log::new(&served.directory, &served.archive));
     let workers = start_workers(&served, service, context.config().versions.clone(), log.clone(), &stop)?;
     let scrubber = served.start_scrubber(&context.config().scrub)?;
     announce(log.as_ref())?;
@@ -273,9 +276,10 @@ impl Served {
         let config = &context.config().staging;
         let free = archive.store().space().map_or(u64::MAX, |space| space.free);
         let quota = config.limit(free);
-        let staging =
-            StagingArea::open(&context.staging_directory(directory), StagingLimits { quota, reserve: RESERVE })
-                .map_err(|error| CliError::new(error.class(), error.to_string()))?;
+        let limits_of_staging = StagingLimits { quota, reserve: RESERVE };
+        let staging = StagingKeys::of_archive(archive)
+            .and_then(|keys| StagingArea::open(&context.staging_directory(directory), limits_of_staging, keys))
+            .map_err(|error| CliError::new(error.class(), error.to_string()))?;
         let policy = match config.fsync {
             FsyncMode::Staging => SyncPolicy::Staging,
             FsyncMode::Commit => SyncPolicy::Commit,
@@ -408,7 +412,7 @@ fn announce(log: Option<&Log>) -> CliResult<()> {
     rustix::stdio::dup2_stdout(&null).map_err(|errno| failed(errno.into()))?;
     if let Err(error) = log.attach() {
         // A read-only archive can be mounted; its daemon has no log.
-        tracing::warn!(file = %log.file.display(), %error, "the daemon has no log");
+        tracing::warn!(%error, "the daemon has no log");
         rustix::stdio::dup2_stderr(&null).map_err(|errno| failed(errno.into()))?;
     }
     // So that the directory it was started in can be unmounted.
@@ -418,35 +422,6 @@ fn announce(log: Option<&Log>) -> CliResult<()> {
 fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::warn!(%error, "cannot notify systemd");
-    }
-}
-
-/// The log of a daemon in the background: what it writes to standard error.
-#[derive(Debug, Clone)]
-struct Log {
-    file: PathBuf,
-}
-
-impl Log {
-    fn new(archive: &Path) -> Self {
-        Self { file: state_directory(archive).join("daemon.log") }
-    }
-
-    /// Makes standard error the log.
-    fn attach(&self) -> io::Result<()> {
-        let file = File::options().create(true).append(true).open(&self.file)?;
-        Ok(rustix::stdio::dup2_stderr(&file)?)
-    }
-
-    /// Begins a new log when this one has become long.
-    fn keep_short(&self) {
-        if !fs::metadata(&self.file).is_ok_and(|metadata| metadata.len() > MAX_LOG) {
-            return;
-        }
-        let old = self.file.with_extension("log.old");
-        if let Err(error) = fs::rename(&self.file, old).and_then(|()| self.attach()) {
-            tracing::warn!(file = %self.file.display(), %error, "cannot begin a new log");
-        }
     }
 }
 

@@ -8,6 +8,7 @@ pub mod context;
 pub mod core_dumps;
 #[cfg(unix)]
 mod daemon;
+mod daemon_log;
 pub mod error;
 pub mod exit;
 pub mod history;

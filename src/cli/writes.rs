@@ -8,6 +8,7 @@ use crate::base::{ErrorClass, Timestamp};
 use crate::catalog::{CatalogError, CatalogWriter, CatalogWrites};
 use crate::control::{ControlClient, Purpose, RemoteWrites};
 use crate::format::EntryPath;
+use crate::ingest::{IngestError, Spools};
 use crate::vfs::{self, HealthSource};
 use blockframe_api::Node;
 use std::collections::HashMap;
@@ -33,8 +34,8 @@ pub(super) fn writes(open: &OpenArchive, purpose: Purpose) -> CliResult<Box<dyn 
 }
 
 fn through(client: ControlClient, open: &OpenArchive, purpose: Purpose) -> CliResult<Box<dyn CatalogWrites>> {
-    let (catalog, store) = (Arc::clone(&open.catalog), Arc::clone(open.archive.store()));
-    Ok(Box::new(RemoteWrites::begin(client, catalog, store, purpose)?))
+    let spools = Spools::of(&open.archive).map_err(IngestError::from)?;
+    Ok(Box::new(RemoteWrites::begin(client, Arc::clone(&open.catalog), spools, purpose)?))
 }
 
 /// Refuses what cannot be done under a mount.

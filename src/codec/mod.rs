@@ -4,6 +4,7 @@ mod combine;
 pub mod compress;
 mod erasure;
 pub mod seal;
+pub mod xts;
 
 pub use combine::Combination;
 pub use erasure::{CodeError, ErasureCode, UNIT};

@@ -7,15 +7,14 @@ use crate::catalog::{
     ObjectRecord, SourceSignature,
 };
 use crate::format::{Entry, EntryPath};
-use crate::ingest::EntrySpool;
-use crate::store::BlockStore;
+use crate::ingest::{EntrySpool, Spools};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Changes go to the daemon, questions to this process's own view of the database.
 #[derive(Debug)]
 pub struct RemoteWrites {
     catalog: Arc<Catalog>,
-    store: Arc<dyn BlockStore>,
+    spools: Spools,
     state: Mutex<State>,
 }
 
@@ -33,13 +32,13 @@ impl RemoteWrites {
     pub fn begin(
         mut client: ControlClient,
         catalog: Arc<Catalog>,
-        store: Arc<dyn BlockStore>,
+        spools: Spools,
         purpose: Purpose,
     ) -> ControlResult<Self> {
         client.begin(purpose)?;
         // The caller may ask the catalog itself.
         client.flush()?;
-        Ok(Self { catalog, store, state: Mutex::new(State { client, behind: false }) })
+        Ok(Self { catalog, spools, state: Mutex::new(State { client, behind: false }) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -108,12 +107,12 @@ impl CatalogWrites for RemoteWrites {
     }
 
     fn commit_entries(&self, entries: &mut dyn Iterator<Item = CatalogResult<Entry>>) -> CatalogResult<CommitSummary> {
-        let mut spool = EntrySpool::create(&self.store)?;
+        let mut spool = EntrySpool::create(&self.spools)?;
         for entry in entries {
             spool.push(&entry?)?;
         }
-        let key = spool.written()?;
-        self.change(|client| client.commit_entries(key))
+        let written = spool.written()?;
+        self.change(|client| client.commit_entries(written.key()))
     }
 
     fn finish(self: Box<Self>) -> CatalogResult<()> {

@@ -4,8 +4,8 @@ use super::message::{self, Reply, Request};
 use super::socket::{self, Listener};
 use super::{ControlError, ControlResult, ControlService};
 use crate::base::{ErrorClass, Timestamp};
-use crate::ingest::SpooledEntries;
-use crate::store::{BlockStore, LocalStore, StoreError, StoreKey};
+use crate::ingest::{SpoolKeys, SpooledEntries, Spools};
+use crate::store::{BlockStore as _, LocalStore, StoreError, StoreKey};
 use std::collections::HashMap;
 use std::io::{self, Read as _};
 use std::os::unix::net::UnixStream;
@@ -33,7 +33,9 @@ pub struct ControlServer {
 
 struct Shared {
     service: Arc<dyn ControlService>,
-    store: Arc<dyn BlockStore>,
+    spools: Spools,
+    /// Of the store, in messages.
+    label: String,
     listener: Listener,
     stopping: AtomicBool,
     connections: Mutex<Connections>,
@@ -57,14 +59,27 @@ impl std::fmt::Debug for Shared {
 }
 
 /// Serves the processes of this user and of root on the archive's socket. The
-/// caller holds the catalog's writer lock.
+/// caller holds the catalog's writer lock. `spools`: of an encrypted archive,
+/// for the entries that other processes leave in temporary files.
 ///
 /// Errors: `Socket` where no socket can be made; `Refused` (`Busy`) while another daemon answers.
-pub fn serve(archive: &Path, service: Arc<dyn ControlService>) -> ControlResult<ControlServer> {
-    let store = Arc::new(LocalStore::open(archive)?);
+pub fn serve(
+    archive: &Path,
+    service: Arc<dyn ControlService>,
+    spools: Option<SpoolKeys>,
+) -> ControlResult<ControlServer> {
+    let store = LocalStore::open(archive)?;
+    let label = store.label().to_owned();
+    let spools = Spools::new(Arc::new(store), spools);
     let listener = Listener::bind(archive)?;
-    let shared =
-        Arc::new(Shared { service, store, listener, stopping: AtomicBool::new(false), connections: Mutex::default() });
+    let shared = Arc::new(Shared {
+        service,
+        spools,
+        label,
+        listener,
+        stopping: AtomicBool::new(false),
+        connections: Mutex::default(),
+    });
     let accepting = {
         let shared = Arc::clone(&shared);
         thread::Builder::new().name("control".into()).spawn(move || shared.accept())
@@ -232,9 +247,8 @@ impl Connection {
             }
             Request::CommitEntries { spool } => {
                 self.check_writing()?;
-                let store = &self.shared.store;
-                let key = StoreKey::new(spool).map_err(|error| StoreError::bad_key(store.label(), error))?;
-                let mut entries = SpooledEntries::open(store, &key)?;
+                let key = StoreKey::new(spool).map_err(|error| StoreError::bad_key(&self.shared.label, error))?;
+                let mut entries = SpooledEntries::open(&self.shared.spools, &key)?;
                 return Ok(Reply::committed(service.commit_entries(&mut entries)?));
             }
             Request::RemoveObject { record } => {

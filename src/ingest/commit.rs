@@ -7,6 +7,7 @@ use super::bundler::Bundler;
 use super::report::{CommitReport, FileReport, Outcome, Reporter};
 use super::source::{FileSource, body_of, changed, may_be_sparse, meta_of, modified, signature};
 use super::spool::{EntrySpool, Spool};
+use super::temporary::Spools;
 use super::walk::{CommitItem, CommitSource, Excluded, Found, Walk, check_distinct, may_overlap};
 use super::{IngestError, IngestResult, Problem};
 use crate::archive::{Archive, ArchiveError, ContentSource, Depth, ObjectPlan, Verdict, WriteControl, WrittenObject};
@@ -88,7 +89,7 @@ fn run(
         compression: request.compression,
         usable: RefCell::default(),
         bundler: Bundler::new(archive, writer, progress, request.compression),
-        spool: EntrySpool::create(archive.store())?,
+        spool: EntrySpool::create(&Spools::of(archive)?)?,
         links: HashMap::new(),
         may_overlap: may_overlap(&request.items),
     };
@@ -508,7 +509,7 @@ impl Commit<'_> {
 
     /// Commits a stream as one file.
     fn stream(&mut self, stream: &mut dyn Read, path: EntryPath, meta: NodeMeta) -> IngestResult<()> {
-        let spool = Spool::fill(self.archive.store(), stream, self.cancel)?;
+        let spool = Spool::fill(&Spools::of(self.archive)?, stream, self.cancel)?;
         let existing = self.writer.resolve(&path)?;
         let subject = Subject { source: Path::new("-"), path: &path, meta, existing: existing.as_ref() };
         let content = FileContent { size: spool.len(), hash: spool.hash(), extents: None };

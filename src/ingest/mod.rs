@@ -15,6 +15,7 @@ mod restore_node;
 mod source;
 mod spool;
 mod stream;
+mod temporary;
 mod walk;
 
 pub use commit::{CommitRequest, commit};
@@ -27,4 +28,5 @@ pub use restore::{RestoreOutcome, RestoreReport, RestoreReporter, RestoreRequest
 pub use spool::Spool;
 pub(crate) use spool::{EntrySpool, SpooledEntries};
 pub use stream::stream;
+pub use temporary::{SpoolKeys, Spools};
 pub use walk::{CommitItem, CommitSource};

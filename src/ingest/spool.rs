@@ -1,68 +1,31 @@
-//! Temporary files on the store: entries on their way into the catalog, and
+//! What is kept in temporary files: entries on their way into the catalog, and
 //! standard input on its way into an object.
 
+use super::temporary::{CHUNK, Spools, Temporary, TemporaryReader, TemporaryWriter};
 use super::{IngestError, IngestResult};
 use crate::archive::ContentSource;
-use crate::base::{ContentHash, StoreId};
+use crate::base::ContentHash;
 use crate::catalog::CatalogResult;
 use crate::format::binary::Reader;
 use crate::format::journal::MAX_RECORD;
-use crate::format::{Entry, FormatError, layout};
-use crate::store::{BlockStore, StagedFile, StoreError, StoreKey, StoreResult, StoredFile};
+use crate::format::{Entry, FormatError};
+use crate::store::{StoreKey, StoreResult};
 use std::io::{self, Read};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const WHAT: &str = "spooled entry";
-const CHUNK: usize = 256 * 1024;
-
-/// What the name of such a file begins with.
-const PREFIX: &str = "spool-";
-
-/// A temporary file, deleted when dropped. A crash leaves it in the store's
-/// directory of temporary files, where `gc` finds it.
-#[derive(Debug)]
-struct Temporary {
-    store: Arc<dyn BlockStore>,
-    key: StoreKey,
-}
-
-impl Temporary {
-    fn create(store: &Arc<dyn BlockStore>) -> StoreResult<(Self, Arc<dyn StagedFile>)> {
-        let key = StoreKey::new(format!("{}/{PREFIX}{}", layout::TMP_DIR, StoreId::random()))
-            .map_err(|error| StoreError::bad_key(store.label(), error))?;
-        let file = store.create(&key)?;
-        Ok((Self { store: Arc::clone(store), key }, file))
-    }
-
-    fn open(&self) -> StoreResult<Arc<dyn StoredFile>> {
-        self.store.open(&self.key)
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        if let Err(error) = self.store.delete(&self.key) {
-            tracing::warn!(key = %self.key, %error, "a temporary file is left; `blockframe gc` removes it");
-        }
-    }
-}
 
 /// A list of entries in a file, so that memory does not grow with the tree.
 #[derive(Debug)]
 pub(crate) struct EntrySpool {
-    temporary: Temporary,
-    file: Arc<dyn StagedFile>,
-    buffer: Vec<u8>,
-    written: u64,
+    writer: TemporaryWriter,
     count: u64,
 }
 
 impl EntrySpool {
     /// An empty list.
-    pub(crate) fn create(store: &Arc<dyn BlockStore>) -> StoreResult<Self> {
-        let (temporary, file) = Temporary::create(store)?;
-        Ok(Self { temporary, file, buffer: Vec::new(), written: 0, count: 0 })
+    pub(crate) fn create(spools: &Spools) -> StoreResult<Self> {
+        Ok(Self { writer: TemporaryWriter::create(spools)?, count: 0 })
     }
 
     /// Number of entries.
@@ -72,47 +35,45 @@ impl EntrySpool {
 
     /// Appends an entry: its length (u32) and its bytes.
     pub(crate) fn push(&mut self, entry: &Entry) -> StoreResult<()> {
-        let start = self.buffer.len();
-        self.buffer.extend_from_slice(&[0; 4]);
-        entry.encode(&mut self.buffer);
-        let len = (self.buffer.len() - start - 4) as u32;
-        self.buffer[start..start + 4].copy_from_slice(&len.to_le_bytes());
         self.count += 1;
-        if self.buffer.len() >= CHUNK { self.flush() } else { Ok(()) }
-    }
-
-    fn flush(&mut self) -> StoreResult<()> {
-        self.file.write_at(self.written, &self.buffer)?;
-        self.written += self.buffer.len() as u64;
-        self.buffer.clear();
-        Ok(())
-    }
-
-    /// All entries, in order.
-    pub(super) fn into_entries(mut self) -> StoreResult<SpooledEntries> {
-        self.flush()?;
-        let file = self.temporary.open()?;
-        Ok(SpooledEntries {
-            file,
-            _temporary: Some(self.temporary),
-            end: self.written,
-            at: 0,
-            buffer: Vec::new(),
-            used: 0,
+        self.writer.append(|buffer| {
+            let start = buffer.len();
+            buffer.extend_from_slice(&[0; 4]);
+            entry.encode(buffer);
+            let len = (buffer.len() - start - 4) as u32;
+            buffer[start..start + 4].copy_from_slice(&len.to_le_bytes());
         })
     }
 
-    /// The file's key, once all entries are in it, for another process to read them.
-    pub(crate) fn written(&mut self) -> StoreResult<&StoreKey> {
-        self.flush()?;
-        Ok(&self.temporary.key)
+    /// All entries, in order.
+    pub(super) fn into_entries(self) -> CatalogResult<SpooledEntries> {
+        let temporary = self.writer.finish()?;
+        let mut entries = SpooledEntries::of(temporary.open()?);
+        entries._temporary = Some(temporary);
+        Ok(entries)
+    }
+
+    /// The file with all entries in it, for another process to read them.
+    pub(crate) fn written(self) -> StoreResult<WrittenEntries> {
+        Ok(WrittenEntries(self.writer.finish()?))
+    }
+}
+
+/// A list of entries that is complete. Deleted when dropped.
+#[derive(Debug)]
+pub(crate) struct WrittenEntries(Temporary);
+
+impl WrittenEntries {
+    /// The file's key, for [`SpooledEntries::open`].
+    pub(crate) fn key(&self) -> &StoreKey {
+        self.0.key()
     }
 }
 
 /// Reads an [`EntrySpool`].
 #[derive(Debug)]
 pub(crate) struct SpooledEntries {
-    file: Arc<dyn StoredFile>,
+    file: TemporaryReader,
     /// None when it is another process's.
     _temporary: Option<Temporary>,
     end: u64,
@@ -124,15 +85,14 @@ pub(crate) struct SpooledEntries {
 }
 
 impl SpooledEntries {
-    /// The entries that another process wrote. Error for what is no key of such a file.
-    pub(crate) fn open(store: &Arc<dyn BlockStore>, key: &StoreKey) -> CatalogResult<Self> {
-        let name = key.as_str().strip_prefix(layout::TMP_DIR).and_then(|rest| rest.strip_prefix('/'));
-        if !name.is_some_and(|name| name.starts_with(PREFIX) && !name.contains('/')) {
-            return Err(FormatError::invalid(WHAT, format!("{key} is no file of entries")).into());
-        }
-        let file = store.open(key)?;
+    fn of(file: TemporaryReader) -> Self {
         let end = file.len();
-        Ok(Self { file, _temporary: None, end, at: 0, buffer: Vec::new(), used: 0 })
+        Self { file, _temporary: None, end, at: 0, buffer: Vec::new(), used: 0 }
+    }
+
+    /// The entries that another process wrote. Error for what is no key of such a file.
+    pub(crate) fn open(spools: &Spools, key: &StoreKey) -> CatalogResult<Self> {
+        Ok(Self::of(spools.open(key)?))
     }
 
     /// Makes the buffer hold `len` bytes more than were used.
@@ -191,19 +151,17 @@ impl Iterator for SpooledEntries {
 /// A stream of unknown length, kept in a temporary file.
 #[derive(Debug)]
 pub struct Spool {
-    file: Arc<dyn StoredFile>,
+    file: TemporaryReader,
     _temporary: Temporary,
-    len: u64,
     hash: ContentHash,
 }
 
 impl Spool {
     /// Reads a stream to its end, or until `cancel` is set.
-    pub fn fill(store: &Arc<dyn BlockStore>, stream: &mut dyn Read, cancel: &AtomicBool) -> IngestResult<Self> {
-        let (temporary, file) = Temporary::create(store)?;
+    pub fn fill(spools: &Spools, stream: &mut dyn Read, cancel: &AtomicBool) -> IngestResult<Self> {
+        let mut writer = TemporaryWriter::create(spools)?;
         let mut hasher = blake3::Hasher::new();
         let mut buffer = vec![0; CHUNK];
-        let mut len = 0;
         loop {
             if cancel.load(Ordering::Relaxed) {
                 return Err(IngestError::Interrupted);
@@ -215,10 +173,10 @@ impl Spool {
                 Err(error) => return Err(IngestError::Input(error)),
             };
             hasher.update(&buffer[..count]);
-            file.write_at(len, &buffer[..count])?;
-            len += count as u64;
+            writer.append(|bytes| bytes.extend_from_slice(&buffer[..count]))?;
         }
-        Ok(Self { file: temporary.open()?, _temporary: temporary, len, hash: hasher.finalize().into() })
+        let temporary = writer.finish()?;
+        Ok(Self { file: temporary.open()?, _temporary: temporary, hash: hasher.finalize().into() })
     }
 
     /// BLAKE3 of the stream.
@@ -229,7 +187,7 @@ impl Spool {
 
 impl ContentSource for Spool {
     fn len(&self) -> u64 {
-        self.len
+        self.file.len()
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {

@@ -1,6 +1,7 @@
 //! The staging directory: its files, their ids, their descriptors.
 
-use super::file::{Inner, StagedFile};
+use super::encrypted::{StagingKeys, UNIT};
+use super::file::{BLOCK, Inner, StagedFile};
 use super::names::Name;
 use super::quota::Admission;
 use super::raw::{DiskFile, RawFile};
@@ -38,6 +39,7 @@ pub(super) type Wrap = Box<dyn Fn(Arc<File>) -> Arc<dyn RawFile> + Send + Sync>;
 pub struct StagingArea {
     pub(super) store: Arc<Store>,
     wrap: Wrap,
+    keys: Option<StagingKeys>,
     /// Files that have a descriptor, the longest unused first.
     open: Mutex<VecDeque<Weak<Inner>>>,
     most_open: usize,
@@ -73,9 +75,30 @@ fn raise_descriptor_limit() -> u64 {
 
 impl StagingArea {
     /// Opens the area in `directory`, which is made (for its owner alone) when it is missing.
-    pub fn open(directory: &Path, limits: StagingLimits) -> StagingResult<Arc<Self>> {
+    /// With `keys` nothing that is written to it can be read on the disk; to
+    /// be given when the archive is encrypted, and always the same ones.
+    pub fn open(directory: &Path, limits: StagingLimits, keys: Option<StagingKeys>) -> StagingResult<Arc<Self>> {
         let most_open = OPEN_FILES.min(raise_descriptor_limit() / 2) as usize;
-        Self::open_with(directory, limits, most_open, Box::new(|file| Arc::new(DiskFile(file))))
+        Self::open_with(directory, limits, most_open, keys, Box::new(|file| Arc::new(DiskFile(file))))
+    }
+
+    /// Whether the files are encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.keys.is_some()
+    }
+
+    /// The bytes that are written together; see [`Rooms::new`](super::rooms::Rooms::new).
+    fn unit(&self) -> u64 {
+        if self.is_encrypted() { UNIT } else { 1 }
+    }
+
+    /// The staging file of an id, as the area works with it.
+    fn raw_file(&self, id: StagingId, file: Arc<File>) -> Arc<dyn RawFile> {
+        let file = (self.wrap)(file);
+        match &self.keys {
+            Some(keys) => Arc::new(keys.encrypted(id, file)),
+            None => file,
+        }
     }
 
     /// Asks the disk to begin writing a range, without waiting for it.
@@ -100,11 +123,13 @@ impl StagingArea {
         directory: &Path,
         limits: StagingLimits,
         most_open: usize,
+        keys: Option<StagingKeys>,
         wrap: Wrap,
     ) -> StagingResult<Arc<Self>> {
         Ok(Arc::new(Self {
             store: Arc::new(Store::open(directory, limits, most_open)?),
             wrap,
+            keys,
             open: Mutex::default(),
             early: OnceLock::new(),
             most_open,
@@ -134,8 +159,8 @@ impl StagingArea {
     pub fn create(self: &Arc<Self>, base_len: u64) -> StagingResult<StagedFile> {
         self.thread.get_or_init(|| self.start_thread());
         let Ready { id, file, named, modified } = self.store.take()?;
-        let state = State::over_base(base_len);
-        Ok(self.opened(Inner::new(self.clone(), id, state, (Some((self.wrap)(file)), named), modified)))
+        let state = State::over_base(base_len, self.unit());
+        Ok(self.opened(Inner::new(self.clone(), id, state, (Some(self.raw_file(id, file)), named), modified)))
     }
 
     /// The file in exactly the state that `content`, from the journal, names.
@@ -149,8 +174,9 @@ impl StagingArea {
         self.store.claim(id)?;
         let recover = || -> StagingResult<StagedFile> {
             let failed = |source| StagingError::file("open", id, source);
-            let file = (self.wrap)(Arc::new(self.store.names.open_file(Name::Staged(id), false).map_err(failed)?));
-            let state = recovered_state(content, &*file)?;
+            let file = self.store.names.open_file(Name::Staged(id), false).map_err(failed)?;
+            let file = self.raw_file(id, Arc::new(file));
+            let state = recovered_state(content, &*file, self.unit())?;
             if let Err(error) = give_back_unused(&state, &*file) {
                 tracing::debug!(%error, %id, "the disk does not take room back");
             }
@@ -240,7 +266,7 @@ impl StagingArea {
     /// Opens a file whose descriptor was closed.
     pub(super) fn reopen(&self, id: StagingId) -> StagingResult<Arc<dyn RawFile>> {
         let file = self.store.names.open_file(Name::Staged(id), false);
-        file.map(|file| (self.wrap)(Arc::new(file))).map_err(|source| StagingError::file("open", id, source))
+        file.map(|file| self.raw_file(id, Arc::new(file))).map_err(|source| StagingError::file("open", id, source))
     }
 
     fn opened(&self, inner: Inner) -> StagedFile {
@@ -304,15 +330,21 @@ fn give_back_unused(state: &State, file: &dyn RawFile) -> io::Result<()> {
     if file.metadata()?.blocks().saturating_mul(512) <= rooms.used() + UNUSED_KEPT {
         return Ok(());
     }
-    file.set_len(rooms.end())?;
-    rooms.free().try_for_each(|(start, len)| file.punch(start, len))
+    // Whole blocks: nothing that is in use is touched, nor anything that is written together with it.
+    file.set_len(rooms.end().next_multiple_of(BLOCK))?;
+    rooms.free().try_for_each(|(start, len)| {
+        let (first, end) = (start.next_multiple_of(BLOCK), (start + len) / BLOCK * BLOCK);
+        if first < end { file.punch(first, end - first) } else { Ok(()) }
+    })
 }
 
 /// Checks all that the journal says against the file.
-fn recovered_state(content: &StagedContent, file: &dyn RawFile) -> StagingResult<State> {
+fn recovered_state(content: &StagedContent, file: &dyn RawFile, unit: u64) -> StagingResult<State> {
     let id = content.file;
     let damaged = |why| StagingError::Damaged { file: id, why };
     let len = file.metadata().map_err(|source| StagingError::file("open", id, source))?.len();
+    // The last bytes are there when all that were written together with them are.
+    let whole = |end: u64| end.checked_next_multiple_of(unit).unwrap_or(u64::MAX);
     let mut content = content.clone();
     if content.base_len > content.size {
         return Err(damaged("more of the base shows than the file is long"));
@@ -320,7 +352,7 @@ fn recovered_state(content: &StagedContent, file: &dyn RawFile) -> StagingResult
     let mut extents = match &content.map {
         StagedMap::Inline(extents) => extents.clone(),
         StagedMap::InFile { offset, len: map_len, hash } => {
-            if *map_len > MAX_MAP || offset.checked_add(*map_len).is_none_or(|end| end > len) {
+            if *map_len > MAX_MAP || offset.checked_add(*map_len).is_none_or(|end| whole(end) > len) {
                 return Err(damaged("its map is not there"));
             }
             let mut bytes = vec![0; *map_len as usize];
@@ -334,11 +366,12 @@ fn recovered_state(content: &StagedContent, file: &dyn RawFile) -> StagingResult
     if extents.last().is_some_and(|extent| extent.range.end() > content.size) {
         return Err(damaged("it holds bytes behind the file's end"));
     }
-    let place_end = |extent: &StagedExtent| extent.place.map_or(0, |place| place + extent.range.len());
+    let place_end = |extent: &StagedExtent| extent.place.map_or(0, |place| whole(place + extent.range.len()));
     let mut cut = false;
     if extents.iter().any(|extent| place_end(extent) > len) {
         let in_place = |extent: &StagedExtent| extent.place == Some(extent.range.start());
-        if content.base_len > 0 || !extents.iter().all(in_place) {
+        // What is encrypted was not written by the kernel.
+        if unit > 1 || content.base_len > 0 || !extents.iter().all(in_place) {
             return Err(damaged("bytes that were synced are not there"));
         }
         tracing::warn!(%id, from = content.size, to = len, "a file written in place was cut after its last sync");
@@ -352,7 +385,7 @@ fn recovered_state(content: &StagedContent, file: &dyn RawFile) -> StagingResult
     }
     let long = matches!(content.map, StagedMap::InFile { .. }).then(|| extents.into_boxed_slice());
     let published = PublishedState { generation: Generation(1), content, long };
-    let mut state = State::recovered(published).ok_or_else(|| damaged("two of its ranges share bytes"))?;
+    let mut state = State::recovered(published, unit).ok_or_else(|| damaged("two of its ranges share bytes"))?;
     state.changed = cut;
     Ok(state)
 }

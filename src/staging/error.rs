@@ -110,6 +110,9 @@ pub enum StagingError {
         /// Which file.
         file: StagingId,
     },
+    /// Nothing of an encrypted archive is written without its keys.
+    #[error("the archive is encrypted, and was opened without its keys")]
+    Locked,
     /// No state of the file was published yet.
     #[error("nothing of staging file {file} was published")]
     Unpublished {
@@ -146,6 +149,7 @@ impl StagingError {
             Self::Counter { .. } => ErrorClass::Damaged,
             Self::InUse { .. } | Self::WrittenInPlace { .. } => ErrorClass::Busy,
             Self::Unpublished { .. } => ErrorClass::Invalid,
+            Self::Locked => ErrorClass::WrongKey,
         }
     }
 }

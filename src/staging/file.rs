@@ -18,7 +18,7 @@ const MAX_SIZE: u64 = i64::MAX as u64;
 /// After this many bytes written one behind the other the disk is asked to begin.
 const EARLY_WRITEBACK: u64 = 16 << 20;
 /// Room that is given back to the disk is made of whole blocks of this size.
-const BLOCK: u64 = 4096;
+pub(super) const BLOCK: u64 = 4096;
 
 /// A state of a file that was made to stay, for the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub struct StagedFile(pub(super) Arc<Inner>);
 
 #[derive(Debug)]
 pub(super) struct Inner {
-    area: Arc<StagingArea>,
+    pub(super) area: Arc<StagingArea>,
     pub(super) id: StagingId,
     /// Taken for reading while bytes are read, for writing while they are
     /// written: places are reused, and bytes overwritten, under no reader.
@@ -322,7 +322,7 @@ impl StagedFile {
         };
         let content = StagedContent { file: self.0.id, size: state.size, base_len: state.base_len, map };
         let published = state.publish(content, long);
-        self.count(state);
+        self.tidy_lazily(state);
         Ok(Published::of(&published))
     }
 
@@ -336,6 +336,7 @@ impl StagedFile {
         self.0.dirty.store(true, Ordering::Release);
         if let Err(error) = written {
             state.release_map(offset, len);
+            self.tidy(&raw, state);
             return Err(self.write_failed("write the map of", error));
         }
         Ok(StagedMap::InFile { offset, len, hash: Digest::of(&bytes) })
@@ -519,6 +520,10 @@ impl StagedFile {
             self.count(state);
         } else if let Ok(raw) = self.raw() {
             self.tidy(&raw, state);
+        } else {
+            // Not later: something may have been written there by then.
+            state.to_punch.clear();
+            self.count(state);
         }
     }
 

@@ -13,6 +13,7 @@
 //! more goes by [`StagedFile::discard`], after that is durable.
 
 mod area;
+mod encrypted;
 mod error;
 mod file;
 mod frozen;
@@ -29,6 +30,7 @@ mod store;
 mod tests;
 
 pub use area::StagingArea;
+pub use encrypted::StagingKeys;
 pub use error::{StagingError, StagingResult};
 pub use file::{Published, StagedFile};
 pub use frozen::{FrozenContent, Source};

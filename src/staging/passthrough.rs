@@ -43,8 +43,9 @@ impl StagedFile {
     /// The file that the kernel may read and write in our place, from now on
     /// until [`end_passthrough`](Self::end_passthrough); `None` when the
     /// content is not simply that of the file, or something was published already.
+    /// An encrypted file is never given: the kernel would write plain bytes.
     pub fn backing(&self) -> Option<Arc<File>> {
-        self.check_latch().ok()?;
+        self.check_latch().ok().filter(|()| !self.0.area.is_encrypted())?;
         let raw = self.raw().ok()?;
         let mut state = self.state_mut();
         if !state.passthrough {

@@ -6,10 +6,12 @@
 //! holds the older): new bytes go to free room. So whatever was written since,
 //! a crash finds all bytes of the state that the journal names. Pages that
 //! published and new bytes share are written back with the published bytes as
-//! they were, like those of any file that is appended to.
+//! they were, like those of any file that is appended to. Where more than one
+//! byte is written at once (`encrypted.rs`: units of 16), published and new
+//! bytes share no such unit: rooms are taken so, from what is known here.
 
 use super::map::{Part, Piece, PieceMap};
-use super::rooms::Rooms;
+use super::rooms::{Rooms, Wish};
 use crate::base::ContentRange;
 use crate::format::{StagedContent, StagedExtent, StagedMap};
 use std::collections::{BTreeMap, VecDeque};
@@ -78,13 +80,13 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Nothing staged over a base of this length.
-    pub(super) fn over_base(base_len: u64) -> Self {
-        Self { size: base_len, base_len, ..Self::default() }
+    /// Nothing staged over a base of this length. `unit`: see [`Rooms::new`].
+    pub(super) fn over_base(base_len: u64, unit: u64) -> Self {
+        Self { size: base_len, base_len, rooms: Rooms::new(unit), ..Self::default() }
     }
 
     /// The state that the journal names. `None` when two extents share bytes.
-    pub(super) fn recovered(published: PublishedState) -> Option<Self> {
+    pub(super) fn recovered(published: PublishedState, unit: u64) -> Option<Self> {
         let extents = published.extents();
         let place = |extent: &StagedExtent| extent.place.map(|place| (place, extent.range.len()));
         let mut taken: Vec<(u64, u64)> = extents.iter().filter_map(place).collect();
@@ -96,7 +98,7 @@ impl State {
             size: published.content.size,
             base_len: published.content.base_len,
             pieces: PieceMap::of_extents(extents),
-            rooms: Rooms::of_taken(taken)?,
+            rooms: Rooms::of_taken(unit, taken)?,
             durable: published.generation,
             published: Some(Arc::new(published)),
             ..Self::default()
@@ -137,7 +139,7 @@ impl State {
             }
         }
         let places = taken.iter().map(|piece| (piece.range.start(), piece.range.len()));
-        self.rooms = Rooms::of_taken(places).unwrap_or_default();
+        self.rooms = Rooms::of_taken(1, places).unwrap_or_default();
         self.reserved = PieceMap::default();
         self.passthrough = false;
         self.changed = true;
@@ -183,16 +185,50 @@ impl State {
         plan
     }
 
+    /// Where a byte of the content lies that may be written again there, or is to be.
+    fn fresh_place(&self, at: u64) -> Option<u64> {
+        let byte = ContentRange::between(at, at + 1);
+        let fresh = self.pieces.over(byte).find_map(|part| match part {
+            Part::Piece(piece) if piece.fresh => piece.place,
+            _ => None,
+        });
+        let reserved =
+            || self.reserved.over(byte).find_map(|part| if let Part::Piece(piece) = part { piece.place } else { None });
+        fresh.or_else(reserved)
+    }
+
+    /// Takes room for a range: best where it lies in the content, so that its
+    /// neighbours there are its neighbours, else behind the one before it.
+    ///
+    /// A unit with a fresh byte holds none that is published: all that is
+    /// fresh is published at once. So one such neighbour tells of all of them.
+    fn take(&mut self, range: ContentRange) -> u64 {
+        let in_order = Wish { place: range.start(), behind_fresh: false, before_fresh: false };
+        if self.rooms.unit() == 1 {
+            return self.rooms.take(range.len(), &[in_order]);
+        }
+        let before = range.start().checked_sub(1).and_then(|at| Some(self.fresh_place(at)? + 1));
+        let behind = self.fresh_place(range.end());
+        let wish = |place: u64| Wish {
+            place,
+            behind_fresh: before == Some(place),
+            before_fresh: behind.is_some_and(|behind| behind.checked_sub(range.len()) == Some(place)),
+        };
+        let wishes: Vec<Wish> = [Some(range.start()), before].into_iter().flatten().map(wish).collect();
+        self.rooms.take(range.len(), &wishes)
+    }
+
     fn plan_new(&mut self, run: ContentRange, plan: &mut Vec<Planned>) {
         if self.reserved.is_empty() {
-            let place = self.rooms.take(run.len(), Some(run.start()));
+            let place = self.take(run);
             plan.push(Planned { range: run, place, new: true });
             return;
         }
-        for part in self.reserved.over(run) {
+        let parts: Vec<Part> = self.reserved.over(run).collect();
+        for part in parts {
             let place = match part {
                 Part::Piece(Piece { place: Some(place), .. }) => place,
-                _ => self.rooms.take(part.range().len(), Some(part.range().start())),
+                _ => self.take(part.range()),
             };
             plan.push(Planned { range: part.range(), place, new: true });
         }
@@ -269,10 +305,10 @@ impl State {
         let runs: Vec<ContentRange> = self.pieces.over(range).filter(|part| !in_place(part)).map(Part::range).collect();
         let mut plan = Vec::new();
         for run in runs {
-            for part in self.reserved.over(run) {
+            let parts: Vec<Part> = self.reserved.over(run).collect();
+            for part in parts {
                 if let Part::Gap(range) = part {
-                    let place = self.rooms.take(range.len(), Some(range.start()));
-                    plan.push(Planned { range, place, new: true });
+                    plan.push(Planned { range, place: self.take(range), new: true });
                 }
             }
         }
@@ -299,7 +335,7 @@ impl State {
 
     /// Takes room for a map that is to be published.
     pub(super) fn take_for_map(&mut self, len: u64) -> u64 {
-        self.rooms.take(len, None)
+        self.rooms.take(len, &[])
     }
 
     pub(super) fn release_map(&mut self, place: u64, len: u64) {
@@ -308,6 +344,7 @@ impl State {
 
     /// The present state becomes the published one; `long` are its extents when they do not stand in `content`.
     pub(super) fn publish(&mut self, content: StagedContent, long: Option<Box<[StagedExtent]>>) -> Arc<PublishedState> {
+        self.trim_reserved();
         let old = self.generation();
         if let Some(StagedMap::InFile { offset, len, .. }) = self.published.as_ref().map(|state| &state.content.map) {
             self.retired.push_back((old, *offset, *len));
@@ -317,6 +354,25 @@ impl State {
         self.published = Some(published.clone());
         self.changed = false;
         published
+    }
+
+    /// Gives up what is reserved of units that it may share with what is published now.
+    fn trim_reserved(&mut self) {
+        let unit = self.rooms.unit();
+        if unit == 1 || self.reserved.is_empty() {
+            return;
+        }
+        for piece in std::mem::take(&mut self.reserved).iter() {
+            let Some(place) = piece.place else { continue };
+            let end = place + piece.range.len();
+            let (first, last) = (place.next_multiple_of(unit), end / unit * unit);
+            let (first, last) = if first < last { (first, last) } else { (end, end) };
+            self.release(place, first - place);
+            self.release(last, end - last);
+            let at = |place_there: u64| piece.range.start() + (place_there - place);
+            let range = ContentRange::between(at(first), at(last));
+            self.reserved.put(Piece { range, place: Some(first), ..piece });
+        }
     }
 
     /// The journal durably has a generation.

@@ -75,7 +75,7 @@ pub fn opened_in(directory: &Path) -> Result<Arc<LiveVfs>> {
     }
     let archive = Arc::new(Archive::open(store, Arc::new(blockframe::base::SystemClock), Arc::new(()))?);
     let catalog = Arc::new(Catalog::open(&home, &archive)?);
-    let staging = StagingArea::open(&home.join("staging"), StagingLimits { quota: 10 << 30, reserve: 0 })?;
+    let staging = StagingArea::open(&home.join("staging"), StagingLimits { quota: 10 << 30, reserve: 0 }, None)?;
     let live = LiveVfs::open(archive, catalog, Arc::new(()), staging, VfsLimits::default(), SyncPolicy::default())?;
     Ok(Arc::new(live))
 }
@@ -299,7 +299,7 @@ impl World {
         let archive = Arc::new(Archive::open(self.store.clone(), self.clock.clone(), Arc::new(()))?);
         let catalog = Arc::new(Catalog::open(self.home.path(), &archive)?);
         let limits = StagingLimits { quota: 10 << 30, reserve: 0 };
-        let staging = StagingArea::open(&self.home.path().join("staging"), limits)?;
+        let staging = StagingArea::open(&self.home.path().join("staging"), limits, None)?;
         // A cache of a few chunks, so that chunks are pushed out and come back.
         let vfs_limits = VfsLimits { cache: 2 << 20, ..VfsLimits::default() };
         let live = LiveVfs::open(archive, catalog, Arc::new(()), staging, vfs_limits, SyncPolicy::default())?;

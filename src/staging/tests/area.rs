@@ -74,7 +74,7 @@ fn a_damaged_counter_is_told_of_and_not_guessed() {
     open(directory.path()).create(0).unwrap();
     for bytes in [&b""[..], b"x", b"-1", b"99999999999999999999999"] {
         fs::write(directory.path().join("next-id"), bytes).unwrap();
-        assert_eq!(StagingArea::open(directory.path(), PLENTY).unwrap_err().class(), ErrorClass::Damaged);
+        assert_eq!(StagingArea::open(directory.path(), PLENTY, keys()).unwrap_err().class(), ErrorClass::Damaged);
     }
 }
 
@@ -233,7 +233,8 @@ fn what_nobody_claims_is_discarded_and_what_is_in_use_is_not() {
 #[test]
 fn more_files_than_descriptors_stay_usable() {
     let directory = tempfile::tempdir().unwrap();
-    let area = StagingArea::open_with(directory.path(), PLENTY, 10, Box::new(|file| Arc::new(DiskFile(file)))).unwrap();
+    let area = StagingArea::open_with(directory.path(), PLENTY, 10, keys(), Box::new(|file| Arc::new(DiskFile(file))));
+    let area = area.unwrap();
     let files: Vec<StagedFile> = (0..100).map(|_| area.create(0).unwrap()).collect();
     for round in 0..3u8 {
         for (number, file) in files.iter().enumerate() {
@@ -286,7 +287,7 @@ fn filled(area: &Arc<StagingArea>, bytes: usize) -> StagedFile {
 #[test]
 fn writers_are_slowed_down_the_more_the_fuller_staging_is() {
     let directory = tempfile::tempdir().unwrap();
-    let area = StagingArea::open(directory.path(), StagingLimits { quota: 1_000_000, reserve: 0 }).unwrap();
+    let area = open_limited(directory.path(), StagingLimits { quota: 1_000_000, reserve: 0 });
     let mut files = Vec::new();
     let mut delays = Vec::new();
     for _ in 0..10 {
@@ -302,7 +303,7 @@ fn writers_are_slowed_down_the_more_the_fuller_staging_is() {
 #[test]
 fn a_file_longer_than_the_quota_is_written_while_the_disk_has_room_and_nothing_can_drain() {
     let directory = tempfile::tempdir().unwrap();
-    let area = StagingArea::open(directory.path(), StagingLimits { quota: 200_000, reserve: 0 }).unwrap();
+    let area = open_limited(directory.path(), StagingLimits { quota: 200_000, reserve: 0 });
     let _file = filled(&area, 250_000);
     let wait = Drain::new(Vec::new(), &|_| false);
     area.admit(100_000, &wait).unwrap();
@@ -314,7 +315,7 @@ fn a_file_longer_than_the_quota_is_written_while_the_disk_has_room_and_nothing_c
 #[test]
 fn at_the_quota_a_writer_waits_for_room() {
     let directory = tempfile::tempdir().unwrap();
-    let area = StagingArea::open(directory.path(), StagingLimits { quota: 200_000, reserve: 0 }).unwrap();
+    let area = open_limited(directory.path(), StagingLimits { quota: 200_000, reserve: 0 });
     let (first, second) = (filled(&area, 150_000), filled(&area, 100_000));
     // The second gives 100 000 back while the writer waits.
     let wait = Drain::new(vec![second], &|_| false);
@@ -328,7 +329,7 @@ fn at_the_quota_a_writer_waits_for_room() {
 #[test]
 fn a_writer_that_waits_is_woken_by_what_another_thread_gives_back() {
     let directory = tempfile::tempdir().unwrap();
-    let area = StagingArea::open(directory.path(), StagingLimits { quota: 200_000, reserve: 0 }).unwrap();
+    let area = open_limited(directory.path(), StagingLimits { quota: 200_000, reserve: 0 });
     let file = filled(&area, 250_000);
     let (asked, wait_for) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
@@ -349,7 +350,7 @@ fn a_writer_that_waits_is_woken_by_what_another_thread_gives_back() {
 fn the_reserve_of_the_disk_is_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     let limits = StagingLimits { quota: u64::MAX / 4, reserve: u64::MAX / 2 };
-    let area = StagingArea::open(directory.path(), limits).unwrap();
+    let area = open_limited(directory.path(), limits);
     // Nothing is in staging, so nothing can be drained, whatever is said.
     let error = area.admit(1, &Drain::new(Vec::new(), &|_| true)).unwrap_err();
     assert_eq!(error.class(), ErrorClass::NoSpace);

@@ -61,7 +61,7 @@ fn faulty() -> (tempfile::TempDir, Arc<StagingArea>, Arc<Faults>) {
     let faults = Arc::new(Faults::default());
     let told = faults.clone();
     let wrap = Box::new(move |file| Arc::new(Faulty { file, faults: told.clone() }) as Arc<dyn RawFile>);
-    let area = StagingArea::open_with(directory.path(), PLENTY, 100, wrap).unwrap();
+    let area = StagingArea::open_with(directory.path(), PLENTY, 100, keys(), wrap).unwrap();
     (directory, area, faults)
 }
 
@@ -197,6 +197,10 @@ fn files_synced_together_are_durable_or_named() {
 fn files_that_the_kernel_writes_are_not_synced_one_by_one_after_their_filesystem() {
     let (_directory, area, faults) = faulty();
     let files: Vec<StagedFile> = (0..40).map(|_| area.create(0).unwrap()).collect();
+    if area.is_encrypted() {
+        assert!(files[0].backing().is_none(), "the kernel would write what it is given");
+        return;
+    }
     for file in &files {
         let backing = file.backing().unwrap();
         std::os::unix::fs::FileExt::write_all_at(&*backing, b"bytes", 0).unwrap();

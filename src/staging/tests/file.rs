@@ -7,15 +7,17 @@ use crate::format::StagedMap;
 fn what_is_written_one_behind_the_other_is_one_extent_where_it_is_read() {
     let directory = tempfile::tempdir().unwrap();
     let file = open(directory.path()).create(0).unwrap();
+    // Whole units: bytes that would share one with published bytes lie elsewhere.
+    let len = if keys().is_some() { 1008 } else { 1000 };
     for at in 0..100 {
-        file.write(at * 1000, &[at as u8; 1000]).unwrap();
+        file.write(at * len, &vec![at as u8; len as usize]).unwrap();
         if at % 7 == 0 {
             publish_durably(&file);
         }
     }
     let published = file.publish().unwrap();
     let StagedMap::Inline(extents) = published.content.map else { panic!("a long map") };
-    assert_eq!(extents, [crate::format::StagedExtent { range: range(0, 100_000), place: Some(0) }]);
+    assert_eq!(extents, [crate::format::StagedExtent { range: range(0, 100 * len), place: Some(0) }]);
 }
 
 #[test]

@@ -1,21 +1,25 @@
 //! Promises of the staging area.
 
-mod area;
-mod faults;
-mod file;
-mod in_place;
-mod model;
-mod pace;
+mod encrypted;
+mod plain;
 
-use super::{Admission, StagedFile, StagingArea, StagingError, StagingLimits};
-use crate::base::ContentRange;
+use super::{Admission, StagedFile, StagingArea, StagingError, StagingKeys, StagingLimits};
+use crate::base::{ArchiveId, ContentRange, Secret};
+use crate::keys::{ArchiveKeys, Epoch};
 use std::path::Path;
 use std::sync::Arc;
 
 const PLENTY: StagingLimits = StagingLimits { quota: 1 << 40, reserve: 0 };
 
-fn open(directory: &Path) -> Arc<StagingArea> {
-    StagingArea::open(directory, PLENTY).unwrap()
+/// Keys of some archive.
+fn keys_of(byte: u8) -> StagingKeys {
+    let key = || Secret::filled_by(|bytes| bytes.fill(byte));
+    let archive = ArchiveId::from_bytes([byte; 16]);
+    StagingKeys::of(&ArchiveKeys::new(archive, key(), vec![(Epoch::FIRST, key())]).unwrap())
+}
+
+fn the_keys() -> StagingKeys {
+    keys_of(1)
 }
 
 fn range(start: u64, end: u64) -> ContentRange {

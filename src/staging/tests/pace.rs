@@ -49,7 +49,8 @@ fn run(area: &Arc<StagingArea>, in_place: bool) -> (Duration, Duration, Duration
 #[test]
 #[ignore = "a measurement"]
 fn how_long_creating_takes() {
-    for in_place in [false, true] {
+    let kinds = if keys().is_some() { &[false][..] } else { &[false, true] };
+    for &in_place in kinds {
         let above = std::env::var_os("PACE_DIRECTORY").map_or_else(std::env::temp_dir, Into::into);
         let directory = tempfile::tempdir_in(above).unwrap();
         let area = open(directory.path());
@@ -65,5 +66,28 @@ fn how_long_creating_takes() {
                 all / FILES as u32
             );
         }
+    }
+}
+
+/// Bytes per second that are written and read back in pieces of 128 KiB, a multiple of units or not.
+#[test]
+#[ignore = "a measurement"]
+fn how_fast_bytes_go_through() {
+    const FILE: u64 = 1 << 30;
+    let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let area = open(directory.path());
+    for len in [128 << 10, (128 << 10) - 1, 4096] {
+        let file = area.create(0).unwrap();
+        let mut buffer = vec![1; len];
+        let steps = FILE / len as u64;
+        let mut rate = |step: &mut dyn FnMut(u64, &mut [u8])| {
+            let begun = Instant::now();
+            (0..steps).for_each(|number| step(number * len as u64, &mut buffer));
+            (steps * len as u64) as f64 / begun.elapsed().as_secs_f64() / 1e9
+        };
+        let written = rate(&mut |at, bytes| file.write(at, bytes).unwrap());
+        let again = rate(&mut |at, bytes| file.write(at, bytes).unwrap());
+        let read = rate(&mut |at, bytes| assert_eq!(file.read(at, bytes, &mut no_base).unwrap(), bytes.len()));
+        println!("pieces of {len}: written {written:.2} GB/s, once more {again:.2} GB/s, read {read:.2} GB/s");
     }
 }

@@ -3,7 +3,7 @@
 use super::{DrainProgress, Writeback, WritebackOptions};
 use crate::archive::Archive;
 use crate::catalog::{Catalog, CatalogResult};
-use crate::staging::{StagingArea, StagingLimits};
+use crate::staging::{StagingArea, StagingKeys, StagingLimits};
 use crate::vfs::{HealthSource, LiveVfs, SyncPolicy, VfsLimits, error};
 use blockframe_api::VfsResult;
 use std::path::Path;
@@ -28,7 +28,8 @@ pub fn drain_leftovers(
 ) -> VfsResult<()> {
     // Nothing is written to it here.
     let limits = StagingLimits { quota: u64::MAX, reserve: 0 };
-    let staging = StagingArea::open(directory, limits).map_err(|error| error::of_staging(&error))?;
+    let staging = StagingKeys::of_archive(&archive).and_then(|keys| StagingArea::open(directory, limits, keys));
+    let staging = staging.map_err(|error| error::of_staging(&error))?;
     let vfs = LiveVfs::open(archive, catalog, health, staging, VfsLimits::default(), SyncPolicy::default())?;
     let vfs = Arc::new(vfs);
     let writeback = Writeback::start(&vfs, WritebackOptions::default())?;
