@@ -214,7 +214,7 @@ pub(super) fn replace_journal(replica: &Replica, database: &Database, chain: Cha
 pub(super) fn highest_sequence(replica: &Replica) -> CatalogResult<u64> {
     let mut highest = 0;
     for (kind, start) in replica.files()? {
-        highest = highest.max(start + 1);
+        highest = highest.max(start.saturating_add(1));
         if kind == FileKind::Journal {
             // One number per block, whether it can be read or not.
             let blocks = replica.length(kind, start)?.unwrap_or(0) / crate::format::journal::BLOCK_LEN as u64;

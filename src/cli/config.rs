@@ -488,8 +488,8 @@ struct FlatKeys {
 
 const FLAT_KEYS: [&str; 4] = ["archive_directory", "log_level", "encryption_key_path", "segment_size_mb"];
 
-/// Errors read `LINE: what is wrong`.
-fn parse(text: &str) -> Result<(Config, Vec<String>), String> {
+/// Reads a configuration, and what the user should know of it. Errors read `LINE: what is wrong`.
+pub fn parse(text: &str) -> Result<(Config, Vec<String>), String> {
     let syntax = |error: toml::de::Error| {
         let line = error.span().map_or(1, |span| line_of(text, span.start));
         format!("{line}: {}", error.message())
