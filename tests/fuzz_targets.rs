@@ -106,7 +106,7 @@ macro_rules! held {
 
 held! {
     bundle: 5000,
-    catalog: 30,
+    catalog: 25,
     compress: 1000,
     config: 300,
     control: 5000,
@@ -116,7 +116,7 @@ held! {
     key_ring: 2000,
     manifest: 2000,
     names: 10000,
-    paper: 1000,
+    paper: 500,
     record: 20000,
     sealed_manifest: 1000,
     sealed_segment: 20000,
