@@ -4,8 +4,8 @@ use super::reseal;
 use blockframe::base::ArchiveId;
 use blockframe::format::FormatError;
 use blockframe::format::journal::{
-    BLOCK_LEN, Block, ChainHead, FileKind, GroupEncoder, MAX_PAYLOAD, Record, RecordAssembler, parse_file_header,
-    place_after, put_file_header,
+    BLOCK_LEN, Block, ChainHead, FileHeader, FileKind, GroupEncoder, MAX_PAYLOAD, Record, RecordAssembler,
+    parse_file_header, place_after, put_file_header,
 };
 
 const GOLDEN: &[u8] = include_bytes!("../../../tests/golden/journal-v1.bfc");
@@ -31,7 +31,8 @@ fn block(input: &[u8]) {
     assert!(block.payload.len() <= MAX_PAYLOAD && place_after(&block, &bytes).sequence >= block.place.sequence);
     let file = block.kind.file_name(block.place.sequence);
     assert_eq!(FileKind::parse_file_name(&file), Some((block.kind, block.place.sequence)));
-    if let (true, Ok(archive)) = (block.header, parse_file_header(block.payload)) {
+    // The header of a sealed file has a tag, which needs its key.
+    if let (true, Ok(FileHeader { archive, epoch: None })) = (block.header, parse_file_header(block.payload)) {
         let mut again = Vec::new();
         put_file_header(block.kind, archive, block.place, &mut again);
         assert_eq!(again, bytes);
