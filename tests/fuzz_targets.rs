@@ -6,8 +6,8 @@
 #[path = "../fuzz/src/targets/mod.rs"]
 mod targets;
 
+use blockframe::base::{Clock as _, SystemClock};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A small generator of numbers (xorshift64*).
 struct Random(u64);
@@ -72,7 +72,8 @@ fn check(name: &str, cases: u64) {
         let outcome = catch_unwind(AssertUnwindSafe(|| (target.run)(seed)));
         assert!(outcome.is_ok(), "{name}: its seed {number} breaks a promise");
     }
-    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
+    let now = SystemClock.now();
+    let time = (now.seconds as u64).wrapping_mul(1_000_000_000).wrapping_add(now.nanoseconds.into());
     let first = number_of("BLOCKFRAME_SEED").unwrap_or(time);
     let cases = number_of("BLOCKFRAME_CASES").unwrap_or(cases);
     for case in 0..cases {
