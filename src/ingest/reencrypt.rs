@@ -182,7 +182,7 @@ impl<'a> Reencryption<'a> {
         let from = self.key(name.as_str())?;
         let aside = self.key(&format!("{TMP_DIR}/replaced-{}", StoreId::random()))?;
         match store.publish(&from, &aside) {
-            Err(error) if error.kind() != StoreErrorKind::NotFound => return Err(error.into()),
+            Err(error) if error.kind() != StoreErrorKind::NotFound => Err(error.into()),
             _ => Ok(store.delete_prefix(&aside)?),
         }
     }
