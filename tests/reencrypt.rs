@@ -15,6 +15,7 @@ use blockframe::ingest::{IngestError, Reencryption};
 use blockframe::keys::{NewSlot, OpenRing, SlotKind, SlotSecret};
 use blockframe::store::{BlockStore, Fault, FaultStore, LocalStore, MemoryStore, Operation, StoreErrorKind};
 use blockframe::vfs::{ArchiveVfs, VfsLimits};
+use blockframe_api::{Node, OpenHow, Vfs as _};
 use kit::program::{Place, can_mount};
 use kit::view::{self, Picture, difference};
 use kit::{content, scratch, tiny_descriptor};
@@ -301,6 +302,31 @@ fn what_cannot_be_read_keeps_its_key_and_everything_else_gets_the_new_one() {
 }
 
 #[test]
+fn an_open_file_of_another_process_is_read_on_where_its_content_lies_now() {
+    let (store, home) = filled(tiny(false));
+    // It sees the catalog's database, and nobody tells it anything.
+    let reader = open(store.clone(), home.path());
+    let vfs = ArchiveVfs::new(reader.archive, reader.catalog, Arc::new(()), VfsLimits::default()).unwrap();
+    let tree = vfs.lookup(Node::ROOT, b"tree").unwrap().node;
+    let how = OpenHow { read: true, ..OpenHow::default() };
+    let open_file = |name: &[u8]| vfs.open(vfs.lookup(tree, name).unwrap().node, how).unwrap().handle;
+    let files = [(open_file(b"large"), content(15_000, 9)), (open_file(b"small1"), content(300, 1))];
+    let read = |handle, from: usize, to: usize| {
+        let mut bytes = Vec::new();
+        vfs.read(handle, from as u64, (to - from) as u32, &mut |more| bytes.extend_from_slice(more)).unwrap();
+        bytes
+    };
+    for (handle, bytes) in &files {
+        assert!(read(*handle, 0, 10) == bytes[..10]);
+    }
+    let mut writer = open(store.clone(), home.path());
+    assert!(writer.reencrypt().unwrap().1);
+    for (handle, bytes) in &files {
+        assert!(read(*handle, 10, bytes.len()) == bytes[10..]);
+    }
+}
+
+#[test]
 fn another_process_follows_a_rotation_before_it_writes() {
     let (store, home) = filled(tiny(false));
     let reader = open(store.clone(), scratch().path());
@@ -472,18 +498,21 @@ fn under_a_mount_open_files_go_on_and_what_is_written_has_the_new_key() {
         return;
     }
     let (place, picture) = encrypted_place();
+    // The scrubber would have all files open, and read on from deleted ones.
+    fs::write(place.path("config.toml"), "[scrub]\nenabled = false\n").unwrap();
     ok(&place, &["mount", "mnt"]);
     let larger = content(9_000_001, 9_000_001);
     let file = File::open(place.path("mnt/tree/larger")).unwrap();
     let small = File::open(place.path("mnt/tree/d/7")).unwrap();
-    let mut first = vec![0; 100_000];
+    // Nothing is to be read ahead: the other segments' files are opened when they are gone.
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Random).unwrap();
+    let mut first = vec![0; 10];
     file.read_exact_at(&mut first, 0).unwrap();
     let mut byte = [0];
     small.read_exact_at(&mut byte, 0).unwrap();
     let told = json(&ok(&place, &["key", "rotate", "--reencrypt", "--json"]));
     assert_eq!(told["finished"], true, "{told}");
     assert_eq!(epochs_in(place.archive()), [2]);
-    // The kernel has read ahead, but not all.
     let mut rest = vec![0; larger.len() - first.len()];
     file.read_exact_at(&mut rest, first.len() as u64).unwrap();
     assert!([first, rest].concat() == larger);

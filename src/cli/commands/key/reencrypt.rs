@@ -21,7 +21,7 @@ use crate::cli::unlock::secret_for_background;
 use crate::cli::writes::writes;
 use crate::control::Purpose;
 use crate::format::layout::KEY_RING;
-use crate::ingest::{OldKeys, Reencryption};
+use crate::ingest::{OldKeys, ReencryptReport, Reencryption};
 use crate::keys::Epoch;
 use rustix::fs::{FlockOperation, flock};
 use std::collections::VecDeque;
@@ -54,14 +54,14 @@ const GO_ON: &str = "`blockframe key rotate --reencrypt` goes on where it stoppe
 pub(super) fn run(context: &Context, background: bool) -> CliResult<ExitStatus> {
     encrypted(context)?;
     if !background {
-        return reencrypt(context, None);
+        return reencrypt(context, false);
     }
     if daemon::is_background_child() {
         // Away from the terminal that started it. Fails only for a process that leads a group already.
         let _ = rustix::process::setsid();
         // Slower is a wish, no promise.
         let _ = rustix::process::nice(NICE);
-        return reencrypt(context, Some(()));
+        return reencrypt(context, true);
     }
     let status = daemon::start_in_background(secret_for_background(context)?)?;
     if status == ExitStatus::Done {
@@ -97,7 +97,7 @@ fn lock(archive: &Path) -> CliResult<File> {
     }
 }
 
-fn reencrypt(context: &Context, background: Option<()>) -> CliResult<ExitStatus> {
+fn reencrypt(context: &Context, background: bool) -> CliResult<ExitStatus> {
     let mut change = Change::begin(context)?;
     let _one = lock(&change.objects.directory)?;
     let interrupt = Interrupt::install()?;
@@ -107,16 +107,17 @@ fn reencrypt(context: &Context, background: Option<()>) -> CliResult<ExitStatus>
     let open = change.objects.open_catalog()?;
     // From here on other commands may change the ring.
     drop(change._lock);
-    if background.is_some() {
+    if background {
         daemon::announce(Some(&Log::of(&open.directory, &open.archive, "reencrypt")))?;
     } else {
         let begun = if goes_on { "The encryption anew goes on" } else { "A new epoch has begun" };
         context.out().line(format_args!("{begun}: what is stored gets the key of epoch {epoch}."))?;
     }
     let bar = context.out().progress("encrypting", 0);
-    let work = Work { open: &open, interrupt: &interrupt, bar: &bar, is_slow: background.is_some() };
+    let work = Work { open: &open, interrupt: &interrupt, bar: &bar, is_slow: background };
     let mut reencryption = Reencryption::new(&open.archive, &open.catalog);
     let outcome = work.all(&mut reencryption);
+    bar.finish();
     if outcome.is_err()
         && let Ok(writer) = writes(&open, Purpose::Collect)
     {
@@ -125,32 +126,37 @@ fn reencrypt(context: &Context, background: Option<()>) -> CliResult<ExitStatus>
             tracing::debug!(%error, "what was replaced is removed by the next run");
         });
     }
-    bar.finish();
     let report = reencryption.report;
-    let (left, forgotten) = match outcome {
-        Ok(done) => done,
+    match outcome {
+        Ok((left, forgotten)) => tell(context, epoch, &report, &left, forgotten),
         Err(error) if error.class() == ErrorClass::Interrupted => {
-            let what = format!(
-                "interrupted after {} ({}); everything can be read, and {GO_ON}",
-                units::plural(report.objects, "object"),
-                units::size(report.bytes)
-            );
-            return Err(CliError::new(ErrorClass::Interrupted, what));
+            let what = format!("interrupted after {}; everything can be read, and {GO_ON}", amount(&report));
+            Err(CliError::new(ErrorClass::Interrupted, what))
         }
-        Err(error) => return Err(error),
-    };
+        Err(error) => Err(error),
+    }
+}
+
+fn amount(report: &ReencryptReport) -> String {
+    format!("{} ({})", units::plural(report.objects, "object"), units::size(report.bytes))
+}
+
+/// Says what was done, and what that is good for. `forgotten`: the epochs whose keys are gone, when it is finished.
+fn tell(
+    context: &Context,
+    epoch: Epoch,
+    report: &ReencryptReport,
+    left: &OldKeys,
+    forgotten: Option<Vec<Epoch>>,
+) -> CliResult<ExitStatus> {
     let out = context.out();
-    out.line(format_args!(
-        "Encrypted {} ({}) anew with the key of epoch {epoch}.",
-        units::plural(report.objects, "object"),
-        units::size(report.bytes)
-    ))?;
+    out.line(format_args!("Encrypted {} anew with the key of epoch {epoch}.", amount(report)))?;
     let finished = forgotten.is_some();
     if finished {
         tracing::info!(objects = report.objects, bytes = report.bytes, "all that is stored is encrypted anew");
         out.line(format_args!("The keys of older epochs are gone from the key ring. {PROTECTS} {DOES_NOT}"))?;
     } else {
-        let what = left_text(&left);
+        let what = left_text(left);
         tracing::warn!("the keys of older epochs stay in the key ring: {what}");
         out.line(format_args!("The keys of older epochs stay in the key ring: {what}. When that is mended, {GO_ON}."))?;
     }
