@@ -47,11 +47,10 @@ impl Bed<'_> {
         self.init(flags);
         drop_caches();
         read_through(input);
-        let figure = timed(None, || {
+        timed(None, || {
             run(self.on_archive().args(["commit", "-q"]).arg(input));
             run(&mut Command::new("sync"));
-        });
-        figure
+        })
     }
 
     fn alternate(&self, sides: [&dyn Fn() -> Figure; 2]) -> [Vec<Figure>; 2] {

@@ -280,8 +280,8 @@ impl OpenRing {
         Ok((epoch, key))
     }
 
-    /// The ring's bytes, authenticated anew.
-    pub(super) fn to_bytes(&mut self) -> KeyResult<Vec<u8>> {
+    /// Authenticates the ring anew, and gives its file's bytes.
+    pub(super) fn authenticate(&mut self) -> KeyResult<Vec<u8>> {
         self.ring.mac = Hex(*self.ring.mac(&self.keys)?.as_bytes());
         Ok(sealed_json::seal(WHAT, &self.ring)?)
     }
