@@ -60,6 +60,8 @@ impl Archive {
 impl Sealer {
     /// With the newest keys; for a new line unless one is given.
     pub(super) fn new(archive: &Archive, suite: CipherSuite, line: Option<ObjectLine>) -> ArchiveResult<Self> {
+        // Another process may have begun an epoch. What is written from then on has its key.
+        archive.follow_ring();
         let keys = archive.keys().ok_or_else(ArchiveError::locked)?.current();
         let line = match line {
             Some(line) => line,
