@@ -11,7 +11,9 @@ work=$(readlink -f "$work")
 cd "$(dirname "$0")/.."
 . packaging/setup.sh
 
-need_packages cc:gcc cc:libc6-dev fusermount3:fuse3
+need_packages cc:gcc cc:libc6-dev pkg-config:pkg-config fusermount3:fuse3
+# SQLCipher, which encrypts the databases of encrypted archives, takes its ciphers from OpenSSL.
+need_headers openssl/evp.h:libssl-dev
 need_rust
 cargo build --release --locked
 blockframe=${CARGO_TARGET_DIR:-target}/release/blockframe

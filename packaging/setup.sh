@@ -22,6 +22,16 @@ need_packages() {
     [ -z "$missing" ] || install_packages $missing
 }
 
+# need_headers HEADER:PACKAGE ... does the same for headers that the C compiler does not find; after need_packages cc:gcc.
+need_headers() {
+    missing=
+    for pair in "$@"; do
+        echo "#include <${pair%%:*}>" | cc -E - >/dev/null 2>&1 || missing="$missing ${pair#*:}"
+    done
+    # shellcheck disable=SC2086  # a list of package names
+    [ -z "$missing" ] || install_packages $missing
+}
+
 # need_python MODULE:PACKAGE ... does the same for modules of python3.
 need_python() {
     missing=

@@ -5,7 +5,9 @@ set -eu
 cd "$(dirname "$0")/.."
 . packaging/setup.sh
 
-need_packages cc:gcc cc:libc6-dev fusermount3:fuse3 tar:tar diff:diffutils
+need_packages cc:gcc cc:libc6-dev pkg-config:pkg-config fusermount3:fuse3 tar:tar diff:diffutils
+# SQLCipher, which encrypts the databases of encrypted archives, takes its ciphers from OpenSSL.
+need_headers openssl/evp.h:libssl-dev
 # Programs that tests/programs.rs runs on a mount.
 need_packages git:git sqlite3:sqlite3 rsync:rsync unzip:unzip zip:zip rg:ripgrep make:make ex:vim-tiny setfacl:acl \
     setfattr:attr flock:util-linux python3:python3

@@ -10,7 +10,7 @@ use blockframe::catalog::{CatalogResult, ObjectRecord};
 use blockframe::format::layout::{MANIFEST, MANIFEST_COPY};
 use blockframe::scrub::{
     Ledger, PassEnd, PassScope, PassSummary, Pause, ScrubDaemon, ScrubError, ScrubOptions, ScrubState, Scrubber,
-    StopSignal, Watch, last_pass, request_pause, request_start, start_pending, status,
+    StopSignal, Subject, Watch, last_pass, request_pause, request_start, start_pending, status,
 };
 use blockframe::store::LocalStore;
 use kit::{Events, Fixture, content, files_below, leafy_descriptor, reference, shard_files, tiny_descriptor};
@@ -58,13 +58,17 @@ struct Book {
 }
 
 impl Ledger for Book {
-    fn objects(&self, visit: &mut dyn FnMut(ObjectRecord) -> bool) -> CatalogResult<()> {
+    fn objects(&self, visit: &mut dyn FnMut(Subject) -> bool) -> CatalogResult<()> {
         for record in self.records.lock().unwrap().clone() {
-            if !visit(record) {
+            if !visit(record.into()) {
                 break;
             }
         }
         Ok(())
+    }
+
+    fn knows(&self, object: &ObjectName) -> CatalogResult<bool> {
+        Ok(self.records.lock().unwrap().iter().any(|record| record.reference.name == *object))
     }
 
     fn verified(&self, object: &ObjectName) -> CatalogResult<Option<(Timestamp, Verdict)>> {

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// Of so many pages one is read at random: few enough that most are not cached.
-const RANDOM_SHARE: u64 = 32;
+pub const RANDOM_SHARE: u64 = 32;
 
 /// A big file, plain and in an archive, and where to mount either.
 struct Bed<'a> {
@@ -163,7 +163,7 @@ fn random(bed: &Bed<'_>, table: &mut Table) {
 }
 
 /// Reads at random places.
-fn random_reads(path: &Path, len: u64, step: u64, jobs: u64, seed: u64) {
+pub fn random_reads(path: &Path, len: u64, step: u64, jobs: u64, seed: u64) {
     let count = (len / 4096 / RANDOM_SHARE / jobs).max(1);
     let work = |job: u64| {
         let file = File::open(path).unwrap();

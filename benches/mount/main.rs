@@ -4,6 +4,7 @@
 //! ```text
 //! cargo bench --bench mount -- [DIRECTORY] [files=20000] [big=2048] [names=1000000] [rounds=3] [only=small,big,names]
 //! cargo bench --bench mount -- [DIRECTORY] only=write [write=4096] [create=10000] [clone=20000] [entries=1000000] [part=a,b,c,d,e,f]
+//! cargo bench --bench mount -- [DIRECTORY] only=encoded [big=2048] [rounds=3]
 //! ```
 //!
 //! DIRECTORY is on the disk to be measured (default: the temporary directory);
@@ -16,6 +17,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod big;
+mod encoded;
 mod names;
 #[path = "../../platform/fuse/examples/passthrough.rs"]
 mod passthrough;
@@ -76,6 +78,9 @@ fn main() {
     }
     if wanted("names") && settings.names > 0 {
         names::measure(&settings, &mut table);
+    }
+    if option("only").is_some_and(|parts| parts.split(',').any(|one| one == "encoded")) {
+        encoded::measure(&settings, &mut table);
     }
     if option("only").is_some_and(|parts| parts.split(',').any(|one| one == "write")) {
         write::measure(&settings, &mut table);

@@ -124,6 +124,18 @@ pub fn init(archive: &Path, profile: &str) {
     run(blockframe().arg("--archive").arg(archive).args(["scrub", "pause"]));
 }
 
+fn gocryptfs_password(store: &Path) -> PathBuf {
+    store.with_file_name("password")
+}
+
+/// Makes an empty directory one of gocryptfs.
+pub fn gocryptfs_init(store: &Path) {
+    let password = gocryptfs_password(store);
+    fs::write(&password, "password\n").unwrap();
+    let mut init = Command::new("gocryptfs");
+    run(init.args(["-init", "-q", "-scryptn", "10", "-passfile"]).arg(&password).arg(store));
+}
+
 /// A process that serves a mount.
 pub struct Mount {
     child: Child,
@@ -135,6 +147,21 @@ impl Mount {
     pub fn archive(archive: &Path, point: &Path) -> Self {
         let mut command = blockframe();
         command.arg("--archive").arg(archive).args(["mount", "--foreground"]).arg(point);
+        Self::start(command, point)
+    }
+
+    /// Mounts what [`gocryptfs_init`] made.
+    pub fn gocryptfs(store: &Path, point: &Path) -> Self {
+        let mut serve = Command::new("gocryptfs");
+        serve.args(["-fg", "-q", "-passfile"]).arg(gocryptfs_password(store)).arg(store).arg(point);
+        Self::start(serve, point)
+    }
+
+    /// Mounts an archive whose passphrase is in a file.
+    pub fn encrypted(archive: &Path, passphrase: &Path, point: &Path) -> Self {
+        let mut command = blockframe();
+        command.arg("--archive").arg(archive).arg("--passphrase-file").arg(passphrase);
+        command.args(["mount", "--foreground"]).arg(point);
         Self::start(command, point)
     }
 

@@ -20,6 +20,10 @@ pub(super) struct ManifestCopies {
     pub(super) bytes: Vec<u8>,
     /// Names of the copies that are bad, and why.
     pub(super) bad: Vec<(&'static str, ArchiveError)>,
+    /// Both copies are whole, and say different things, and neither the
+    /// catalog nor a key is there to tell which counts. Then nothing may be
+    /// written that only one of them vouches for.
+    pub(super) undecided: bool,
 }
 
 impl Archive {
@@ -62,8 +66,18 @@ impl Shared {
     pub(super) fn read_manifests(&self, name: &ObjectName, root: Option<Digest>) -> ArchiveResult<ManifestCopies> {
         let mut good: Option<(Manifest, Vec<u8>)> = None;
         let mut bad = Vec::new();
+        let mut whole = 0;
         for copy in [MANIFEST, MANIFEST_COPY] {
-            match self.read_manifest(name, root, copy) {
+            let read = self.read_manifest(name, copy);
+            whole += usize::from(read.is_ok());
+            let read = read.and_then(|(manifest, bytes)| match root {
+                Some(root) if root != manifest.root() => {
+                    let why = "describes other shards than the catalog recorded".to_string();
+                    Err(ArchiveError::ForeignManifest { object: name.clone(), why })
+                }
+                _ => Ok((manifest, bytes)),
+            });
+            match read {
                 Ok((_, bytes)) if good.as_ref().is_some_and(|(_, first)| *first != bytes) => {
                     let why = "differs from the first copy".to_string();
                     bad.push((copy, ArchiveError::ForeignManifest { object: name.clone(), why }));
@@ -75,7 +89,11 @@ impl Shared {
             }
         }
         match good {
-            Some((manifest, bytes)) => Ok(ManifestCopies { manifest, bytes, bad }),
+            Some((manifest, bytes)) => {
+                let closed = self.descriptor.encryption.is_some() && self.keys.is_none();
+                let undecided = closed && whole == 2 && !bad.is_empty();
+                Ok(ManifestCopies { manifest, bytes, bad, undecided })
+            }
             None => {
                 let first = bad.into_iter().next().map(|(_, error)| error);
                 let source = first.unwrap_or_else(|| ArchiveError::Internal("no manifest was read".into()));
@@ -84,7 +102,7 @@ impl Shared {
         }
     }
 
-    fn read_manifest(&self, name: &ObjectName, root: Option<Digest>, copy: &str) -> ArchiveResult<(Manifest, Vec<u8>)> {
+    fn read_manifest(&self, name: &ObjectName, copy: &str) -> ArchiveResult<(Manifest, Vec<u8>)> {
         let key = self.key(&format!("{name}/{copy}"))?;
         let bytes = self.store.read(&key, MAX_MANIFEST)?;
         let mut manifest = Manifest::from_bytes(&bytes)?;
@@ -94,9 +112,6 @@ impl Shared {
         }
         if manifest.name != *name {
             return foreign(format!("is that of {}", manifest.name));
-        }
-        if root.is_some_and(|root| root != manifest.root()) {
-            return foreign("describes other shards than the catalog recorded".into());
         }
         self.open_manifest(&mut manifest)?;
         Ok((manifest, bytes))
@@ -126,8 +141,11 @@ impl Shared {
         Ok(())
     }
 
-    /// Rewrites bad copies. Returns whether all are good now.
+    /// Rewrites bad copies, where it is known which are. Returns whether all are good now.
     pub(super) fn heal_manifests(&self, copies: &ManifestCopies) -> bool {
+        if copies.undecided {
+            return false;
+        }
         copies.bad.iter().fold(true, |all, (copy, cause)| {
             let file = format!("{}/{copy}", copies.manifest.name);
             let result = self.key(&file).and_then(|key| Ok(self.store.write(&key, &copies.bytes)?));

@@ -19,6 +19,13 @@ pub struct ObjectRef {
     pub root: Digest,
 }
 
+impl ObjectRef {
+    /// A reference that no manifest fits: of an object that has none that can be read.
+    pub fn unreadable(name: ObjectName) -> Self {
+        Self { name, root: Digest::new([0; Digest::LEN]) }
+    }
+}
+
 /// An open object: its manifest was checked.
 #[derive(Debug)]
 pub struct Object {

@@ -105,6 +105,11 @@ impl Archive {
     /// not stop the others.
     pub fn execute(&self, plan: &RepairPlan, progress: &dyn Fn(&RepairStep)) -> ArchiveResult<RepairOutcome> {
         let copies = self.shared.read_manifests(&plan.object.name, Some(plan.object.root))?;
+        if copies.undecided {
+            let object = &plan.object.name;
+            tracing::error!(%object, "the copies of its manifest differ; only the archive's key tells which counts");
+            return Ok(RepairOutcome { failed: plan.steps.len(), ..RepairOutcome::default() });
+        }
         let manifests_good = copies.bad.is_empty() || self.shared.heal_manifests(&copies);
         let object = self.object(&plan.object)?;
         let mut outcome = RepairOutcome::default();

@@ -19,17 +19,20 @@ impl Archive {
         self.unlocked(ring.keys().clone())
     }
 
-    /// Looks at the copies of the key ring as far as that goes without a key;
-    /// with `repair` one that is missing or damaged by itself is written anew
-    /// from the other. Returns what was wrong; of an archive that is not
-    /// encrypted, nothing is.
-    pub fn verify_key_ring(&self, repair: bool) -> KeyResult<Vec<String>> {
+    /// Looks at the copies of the key ring; without keys only as far as that
+    /// goes. With `repair` what is known to be bad is written anew. Returns
+    /// what was wrong; in an archive that is not encrypted, nothing is.
+    pub(super) fn verify_key_ring(&self, repair: bool) -> Vec<String> {
         if !self.is_encrypted() {
-            return Ok(Vec::new());
+            return Vec::new();
         }
-        let found = self.key_ring()?.check(&**self.store(), repair);
+        let copies = match self.key_ring() {
+            Ok(copies) => copies,
+            Err(error) => return vec![error.to_string()],
+        };
+        let found = copies.check(&**self.store(), self.keys().map(|keys| &**keys), repair);
         found.iter().filter_map(|(_, heal)| heal.as_ref()).for_each(|heal| self.ring_healed(heal));
-        Ok(found.into_iter().map(|(told, _)| told).collect())
+        found.into_iter().map(|(told, _)| told).collect()
     }
 
     fn ring_healed(&self, heal: &RingHeal) {

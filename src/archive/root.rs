@@ -190,7 +190,7 @@ impl Archive {
         Ok(false)
     }
 
-    /// Reads both copies of the store's descriptor again, and looks whether
+    /// Reads both copies of the store's descriptor and key ring again, and looks whether
     /// the recovery text is there. With `repair` what is bad is written anew.
     /// Returns what was wrong.
     pub fn verify_descriptors(&self, repair: bool) -> ArchiveResult<Vec<String>> {
@@ -217,6 +217,7 @@ impl Archive {
                 );
             }
         }
+        wrong.extend(self.verify_key_ring(repair));
         let recovery = shared.key(RECOVERY_TEXT)?;
         if matches!(shared.store.open(&recovery), Err(error) if error.kind() == StoreErrorKind::NotFound) {
             wrong.push(format!("{RECOVERY_TEXT}: missing"));

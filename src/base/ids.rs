@@ -164,6 +164,8 @@ pub struct ObjectName(String);
 impl ObjectName {
     /// Longest readable part, in bytes.
     const MAX_READABLE: usize = 80;
+    /// The readable part of the names of encrypted objects.
+    const SEALED: &str = "sealed";
 
     /// The name of the object that holds the content `hash`, known to people
     /// as `readable` (cut and escaped as needed).
@@ -182,6 +184,16 @@ impl ObjectName {
             name.truncate(Self::MAX_READABLE);
         }
         Self(format!("{name}_{hash}"))
+    }
+
+    /// The name of an object of an encrypted archive: `hash` tells nothing of the content.
+    pub fn sealed(hash: &Digest) -> Self {
+        Self::new(Self::SEALED.as_bytes(), hash)
+    }
+
+    /// Whether it is named as an object of an encrypted archive.
+    pub fn is_sealed(&self) -> bool {
+        self.0.rsplit_once('_').is_some_and(|(readable, _)| readable == Self::SEALED)
     }
 
     /// The text.

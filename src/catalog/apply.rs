@@ -128,8 +128,8 @@ impl<'d> Applier<'d> {
 
     fn count_object(&mut self, facts: &ObjectFacts, sign: i64) {
         self.counters.objects += sign;
-        self.counters.content_bytes += sign * facts.key.plain_size as i64;
-        self.counters.stored_bytes += sign * facts.stored_len as i64;
+        add(&mut self.counters.content_bytes, sign, facts.key.plain_size);
+        add(&mut self.counters.stored_bytes, sign, facts.stored_len);
     }
 
     fn set_member(&mut self, hash: &ContentHash, offset: u64, size: u64, source: Option<u64>) -> CatalogResult<()> {
@@ -234,7 +234,7 @@ impl<'d> Applier<'d> {
         self.counters.nodes += sign;
         if let NodeBody::File(content) = body {
             self.counters.files += sign;
-            self.counters.logical_bytes += sign * content.size as i64;
+            add(&mut self.counters.logical_bytes, sign, content.size);
         }
     }
 
@@ -272,6 +272,10 @@ impl<'d> Applier<'d> {
                 None => return self.misfit(|| format!("a name leads to inode {ino}, which is missing")),
             },
         };
+        // Or there could be a way in circles.
+        if is_directory && (ino == ROOT || self.database.has_several_names(ino)?) {
+            self.misfit(|| format!("directory {ino} gets a second name"))?;
+        }
         self.change_links(parent, ino, is_directory, 1)
     }
 
@@ -318,6 +322,12 @@ impl<'d> Applier<'d> {
     }
 }
 
+/// Counts a size once (`sign` 1) or takes it away (-1). Sizes are whatever a journal says: sums wrap, so that taking
+/// away what was added gives what was there before.
+fn add(total: &mut i64, sign: i64, size: u64) {
+    *total = total.wrapping_add(sign.wrapping_mul(size as i64));
+}
+
 impl Database {
     /// Makes one tree again of what was put together from pieces: names that
     /// lead nowhere and nodes that nothing leads to go, links are counted
@@ -327,7 +337,7 @@ impl Database {
         let mut counters = Counters { next_inode: self.counters()?.next_inode, ..Counters::default() };
         self.run(|connection| {
             connection.execute_batch(
-                "DELETE FROM dirent WHERE ino NOT IN (SELECT ino FROM inode);
+                "DELETE FROM dirent WHERE ino = 1 OR ino NOT IN (SELECT ino FROM inode);
                  CREATE TEMP TABLE reached(ino INTEGER PRIMARY KEY);
                  WITH RECURSIVE tree(ino) AS
                     (VALUES(1) UNION SELECT d.ino FROM tree t JOIN dirent d ON d.parent = t.ino)
@@ -361,7 +371,7 @@ impl Database {
                     }
                     NodeBody::File(file) => {
                         counters.files += 1;
-                        counters.logical_bytes += file.size as i64;
+                        add(&mut counters.logical_bytes, 1, file.size);
                         if file.size > 0 && content.is_none() {
                             lost.push((*ino, file.hash));
                         }
@@ -398,8 +408,8 @@ impl Database {
             name = last.name.as_str().to_string();
             for (_, facts) in &page {
                 counters.objects += 1;
-                counters.content_bytes += facts.key.plain_size as i64;
-                counters.stored_bytes += facts.stored_len as i64;
+                add(&mut counters.content_bytes, 1, facts.key.plain_size);
+                add(&mut counters.stored_bytes, 1, facts.stored_len);
             }
         }
         self.store_counters(&counters)

@@ -534,6 +534,8 @@ enum PoolSource {
 const POOL_SIZE: usize = 4;
 /// Page cache of each, KiB.
 const POOL_CACHE_KIB: u32 = 8 << 10;
+/// The same where pages are encrypted: the kernel's cache does not save decrypting them.
+const KEYED_POOL_CACHE_KIB: u32 = 32 << 10;
 
 impl Pool {
     /// Readers of a file.
@@ -567,7 +569,8 @@ impl Pool {
         if slot.is_none()
             && let PoolSource::File { file, key, usage } = &self.source
         {
-            *slot = Some(Database::open(file, key, *usage, POOL_CACHE_KIB)?);
+            let cache = if key.is_some() { KEYED_POOL_CACHE_KIB } else { POOL_CACHE_KIB };
+            *slot = Some(Database::open(file, key, *usage, cache)?);
         }
         match &*slot {
             Some(database) => query(database),

@@ -29,6 +29,11 @@ impl DatabaseKey {
         Self(None)
     }
 
+    /// Whether pages are encrypted.
+    pub(super) fn is_some(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Gives a connection the key, as its first statement.
     pub(super) fn apply(&self, connection: &Connection) -> rusqlite::Result<()> {
         let Some(key) = &self.0 else { return Ok(()) };

@@ -143,6 +143,13 @@ impl Database {
         Ok(self.names_since(ino)?.into_iter().map(|(parent, name, _)| (parent, name)).collect())
     }
 
+    /// Whether more than one name leads to a node.
+    pub(super) fn has_several_names(&self, ino: i64) -> CatalogResult<bool> {
+        self.run(|connection| {
+            connection.prepare_cached("SELECT 1 FROM dirent WHERE ino = ?1 LIMIT 1 OFFSET 1")?.exists([ino])
+        })
+    }
+
     /// All names of a node, and since when.
     pub(super) fn names_since(&self, ino: i64) -> CatalogResult<Vec<(i64, Vec<u8>, i64)>> {
         let rows: Vec<(i64, Vec<u8>, i64, i64)> = self.run(|connection| {

@@ -214,7 +214,7 @@ pub(super) fn replace_journal(replica: &Replica, database: &Database, chain: Cha
 pub(super) fn highest_sequence(replica: &Replica) -> CatalogResult<u64> {
     let mut highest = 0;
     for (kind, start) in replica.files()? {
-        highest = highest.max(start + 1);
+        highest = highest.max(start.saturating_add(1));
         if kind == FileKind::Journal {
             // One number per block, whether it can be read or not.
             let blocks = replica.length(kind, start)?.unwrap_or(0) / crate::format::journal::BLOCK_LEN as u64;
@@ -321,14 +321,21 @@ pub(super) fn journal_faults(replica: &Replica, head: &Head) -> CatalogResult<Ve
     Ok(faults)
 }
 
-/// What is wrong with each file by itself.
+/// What is wrong with the files, for what can be told from them alone.
 pub(super) fn file_faults(replica: &Replica) -> CatalogResult<Vec<String>> {
+    let files = replica.files()?;
     let mut faults = Vec::new();
-    for (kind, start) in replica.files()? {
-        let scan = replica.scan(kind, start)?;
-        if let Some(fault) = scan.fault {
-            faults.push(format!("{}: {fault}", Replica::file_key(kind, start)));
-        }
+    for &(kind, start) in &files {
+        let fault = replica.scan(kind, start).map_or_else(|error| Some(error.to_string()), |scan| scan.fault);
+        faults.extend(fault.map(|fault| format!("{}: {fault}", Replica::file_key(kind, start))));
+    }
+    let has = |kind, start| files.contains(&(kind, start));
+    // What came before is deleted only when both are there.
+    let is_pair = |&(_, start): &(FileKind, u64)| has(FileKind::Snapshot, start) && has(FileKind::Journal, start);
+    if !files.iter().any(is_pair) {
+        let start = files.last().map_or(0, |&(_, start)| start);
+        let missing = [FileKind::Snapshot, FileKind::Journal].into_iter().filter(|&kind| !has(kind, start));
+        faults.extend(missing.map(|kind| format!("{}: missing", Replica::file_key(kind, start))));
     }
     Ok(faults)
 }

@@ -55,6 +55,12 @@ pub struct GlobalArgs {
     /// File with a share of the archive's key; as often as there are shares
     #[arg(long = "share-file", global = true, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Key of an encrypted archive")]
     pub share_files: Vec<PathBuf>,
+    /// Use no key, not even one that is configured: `health`, `repair`, `scrub`, `status` and `doctor` need none
+    #[arg(long, global = true, conflicts_with_all = ["passphrase_file", "key_file", "recovery_phrase_file", "share_files"], help_heading = "Key of an encrypted archive")]
+    pub no_key: bool,
+    /// Believe a store that is older than what this machine has seen of it (a restored disk), and go on from there
+    #[arg(long, global = true, help_heading = "Key of an encrypted archive")]
+    pub accept_rollback: bool,
     /// Tell more (-v: info, -vv: debug, -vvv: trace)
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,

@@ -57,6 +57,22 @@ pub struct EncryptionConfig {
     pub key_file: Option<PathBuf>,
     /// A command for `sh` that prints the secret. Empty: none.
     pub key_command: String,
+    /// Where this machine remembers what it saw of archives; relative to the
+    /// configuration file. None: see [`state_directory`](Self::state_directory).
+    #[serde(serialize_with = "empty_when_unset", deserialize_with = "unset_when_empty")]
+    pub state_directory: Option<PathBuf>,
+}
+
+impl EncryptionConfig {
+    /// The configured directory, else `blockframe` in `$XDG_STATE_HOME`, for
+    /// root in `/var/lib`, else in `~/.local/state`. None without any of them.
+    pub fn state_directory(&self) -> Option<PathBuf> {
+        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let root = rustix::process::geteuid().is_root().then(|| PathBuf::from("/var/lib"));
+        let home = || set("HOME").map(|home| home.join(".local/state"));
+        let standard = || Some(set("XDG_STATE_HOME").or(root).or_else(home)?.join("blockframe"));
+        self.state_directory.clone().or_else(standard)
+    }
 }
 
 /// `[mount]`
@@ -438,8 +454,9 @@ impl LoadedConfig {
         let (mut config, warnings) = parse(&text)
             .map_err(|problem| CliError::new(ErrorClass::Invalid, format!("{}:{problem}", file.display())))?;
         if let Some(base) = file.parent() {
-            let EncryptionConfig { passphrase_file, key_file, .. } = &mut config.encryption;
-            let paths = [&mut config.archive.directory, &mut config.staging.directory, passphrase_file, key_file];
+            let EncryptionConfig { passphrase_file, key_file, state_directory, .. } = &mut config.encryption;
+            let (archive, staging) = (&mut config.archive.directory, &mut config.staging.directory);
+            let paths = [archive, staging, passphrase_file, key_file, state_directory];
             for path in paths.into_iter().flatten() {
                 *path = base.join(&path);
             }
@@ -471,8 +488,8 @@ struct FlatKeys {
 
 const FLAT_KEYS: [&str; 4] = ["archive_directory", "log_level", "encryption_key_path", "segment_size_mb"];
 
-/// Errors read `LINE: what is wrong`.
-fn parse(text: &str) -> Result<(Config, Vec<String>), String> {
+/// Reads a configuration, and what the user should know of it. Errors read `LINE: what is wrong`.
+pub fn parse(text: &str) -> Result<(Config, Vec<String>), String> {
     let syntax = |error: toml::de::Error| {
         let line = error.span().map_or(1, |span| line_of(text, span.start));
         format!("{line}: {}", error.message())

@@ -9,7 +9,7 @@ use super::output::Output;
 use super::unlock::{Ask, Unlocked, unlock};
 use crate::archive::{Archive, Event, EventKind, EventSink};
 use crate::base::{ErrorClass, SystemClock};
-use crate::catalog::{Catalog, HealthLog};
+use crate::catalog::{Catalog, HealthLog, TrustedHeads};
 use crate::store::LocalStore;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -91,6 +91,8 @@ pub struct OpenObjects {
     pub directory: PathBuf,
     /// Its objects.
     pub archive: Arc<Archive>,
+    /// What this machine remembers of it.
+    pub heads: TrustedHeads,
     seen: Arc<Seen>,
 }
 
@@ -100,6 +102,17 @@ impl Context {
     /// Error: `WrongKey`, before anything is touched.
     pub fn open(&self) -> CliResult<OpenArchive> {
         self.open_objects()?.unlock(self)?.open_catalog()
+    }
+
+    /// What this machine remembers of encrypted archives.
+    pub fn trusted_heads(&self) -> TrustedHeads {
+        match self.config().encryption.state_directory() {
+            Some(state) => TrustedHeads::in_directory(state.join("heads"), self.global.accept_rollback),
+            None => {
+                tracing::warn!("there is no directory for the state of this machine: a rollback cannot be noticed");
+                TrustedHeads::nowhere()
+            }
+        }
     }
 
     /// Where files of the archive in `archive` lie while they are written.
@@ -124,7 +137,7 @@ impl Context {
         let store = Arc::new(LocalStore::open(&directory)?);
         let seen = Arc::new(Seen::default());
         let archive = Arc::new(Archive::open(store, Arc::new(SystemClock), seen.clone())?);
-        Ok(OpenObjects { directory, archive, seen })
+        Ok(OpenObjects { directory, archive, heads: self.trusted_heads(), seen })
     }
 }
 
@@ -150,13 +163,19 @@ impl OpenObjects {
         unlock(context, &self.directory, &**self.archive.store(), self.archive.descriptor(), ask)
     }
 
+    /// Opens the health log; of an encrypted archive that is closed, the one that holds no names.
+    pub(super) fn open_log(&self) -> CliResult<Arc<HealthLog>> {
+        let health = Arc::new(HealthLog::open_for(&self.directory, &self.archive)?);
+        self.seen.log_to(&health);
+        Ok(health)
+    }
+
     /// Opens the catalog and the health log too.
     pub fn open_catalog(self) -> CliResult<OpenArchive> {
-        let Self { directory, archive, seen } = self;
         // The log is made only here, so that looking at a foreign directory leaves nothing there.
-        let health = Arc::new(HealthLog::open_for(&directory, &archive)?);
-        seen.log_to(&health);
-        let catalog = Arc::new(Catalog::open(&directory, &archive)?);
+        let health = self.open_log()?;
+        let Self { directory, archive, heads, seen } = self;
+        let catalog = Arc::new(Catalog::open_trusted(&directory, &archive, heads)?);
         Ok(OpenArchive { directory, archive, catalog, health, seen })
     }
 }

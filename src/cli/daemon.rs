@@ -46,6 +46,8 @@ const READY: &str = "ready";
 const GRACE: Duration = Duration::from_secs(5);
 /// How often the daemon looks whether another process has changed the catalog.
 const REFRESH: Duration = Duration::from_secs(1);
+/// How often this machine is told how far an encrypted archive has gone.
+const REMEMBER: Duration = Duration::from_secs(60);
 /// How often the daemon looks how much space the store has.
 const LOOK_AT_SPACE: Duration = Duration::from_secs(60);
 
@@ -198,6 +200,7 @@ fn finish(mounted: &Mounted, ended: JoinHandle<Result<(), blockframe_fuse::Mount
 struct Served {
     directory: PathBuf,
     archive: Arc<Archive>,
+    catalog: Arc<Catalog>,
     ledger: Arc<CatalogLedger>,
     vfs: Filesystem,
 }
@@ -249,7 +252,7 @@ impl Served {
         let limits = VfsLimits { cache: context.config().cache.limit(), ..VfsLimits::default() };
         let ledger = Arc::new(CatalogLedger::new(Arc::clone(&catalog), Arc::clone(&health)));
         let health: Arc<dyn HealthSource> = health;
-        let born = archive.descriptor().created;
+        let (born, names) = (archive.descriptor().created, Arc::clone(&catalog));
         if at.is_some_and(|at| at.seconds < born || at > archive.clock().now()) {
             let what = "there was no archive then, or it is yet to come; name a time since it was made";
             return Err(CliError::new(ErrorClass::Invalid, what));
@@ -261,7 +264,7 @@ impl Served {
             }
             None => Self::live(context, &directory, &archive, catalog, health, limits)?,
         };
-        Ok(Self { directory, archive, ledger, vfs })
+        Ok(Self { directory, archive, catalog: names, ledger, vfs })
     }
 
     fn live(
@@ -350,9 +353,16 @@ fn start_workers(
             Filesystem::Present(view) => Some(Arc::clone(view)),
             Filesystem::Live { .. } | Filesystem::Past(_) => None,
         };
-        let stop = Arc::clone(stop);
+        let (stop, catalog) = (Arc::clone(stop), Arc::clone(&served.catalog));
         move || {
+            let mut remembered = monotonic();
             while !stop.wait(REFRESH) {
+                if remembered.elapsed() >= REMEMBER {
+                    remembered = monotonic();
+                    if let Err(error) = catalog.remember_head() {
+                        tracing::warn!(%error, "what the store has is not remembered");
+                    }
+                }
                 if let Some(view) = &view
                     && let Err(error) = view.refresh()
                 {

@@ -2,6 +2,7 @@
 //! ends with the status that its outcome has.
 
 pub mod args;
+mod care;
 pub mod commands;
 pub mod config;
 pub mod context;

@@ -40,9 +40,10 @@ impl Terminal {
 
     /// Key by key, also where it shows: the terminal's own line buffer would hold words of a recovery phrase.
     fn answer(&mut self, question: &str, shown: bool) -> CliResult<Zeroizing<Vec<u8>>> {
-        self.say(question)?;
         let answer = {
+            // Before the question: what is typed at it is not lost.
             let _quiet = Quiet::begin(&self.0)?;
+            (&self.0).write_all(question.as_bytes()).map_err(failed)?;
             let (mut keys, mut screen) = (&self.0, &self.0);
             read_line(&mut keys, shown.then_some(&mut screen))
         };

@@ -2,6 +2,7 @@
 //! what is said when none opens it.
 
 use super::context::Context;
+use super::core_dumps::forbid_core_dumps;
 #[cfg(unix)]
 use super::daemon;
 use super::error::{CliError, CliResult};
@@ -18,10 +19,6 @@ use std::path::{Path, PathBuf};
 
 /// How often a person may try.
 const ATTEMPTS: u32 = 3;
-/// What systemd hands to a service, by name.
-const CREDENTIALS: [(&str, fn(PathBuf) -> Origin); 2] =
-    [("blockframe-passphrase", Origin::PassphraseFile), ("blockframe-key", Origin::KeyFile)];
-
 /// A key ring that was opened.
 #[derive(Debug)]
 pub(super) struct Unlocked {
@@ -80,8 +77,15 @@ pub(super) fn configured(context: &Context) -> Vec<Origin> {
 /// Credentials that the service manager passes, see systemd.exec(5).
 fn credentials() -> Vec<Origin> {
     let Some(directory) = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from) else { return Vec::new() };
-    let files = CREDENTIALS.into_iter().map(|(name, origin)| (directory.join(name), origin));
-    files.filter(|(path, _)| path.is_file()).map(|(path, origin)| origin(path)).collect()
+    let known = [
+        Origin::PassphraseFile(directory.join("blockframe-passphrase")),
+        Origin::KeyFile(directory.join("blockframe-key")),
+    ];
+    let is_there = |origin: &Origin| match origin {
+        Origin::PassphraseFile(path) | Origin::KeyFile(path) => path.is_file(),
+        _ => false,
+    };
+    known.into_iter().filter(is_there).collect()
 }
 
 /// One archive's ring on a store, and what it is asked with.
@@ -218,6 +222,10 @@ pub(super) fn unlock(
     descriptor: &ArchiveDescriptor,
     ask: Ask,
 ) -> CliResult<Unlocked> {
+    if context.global().no_key {
+        let what = format!("{} is encrypted, and --no-key forbids to open it; leave --no-key out", directory.display());
+        return Err(CliError::new(ErrorClass::WrongKey, what));
+    }
     keep_out_of_core_dumps();
     let copies = RingCopies::read(store, descriptor.id)?;
     let mut attempt = Attempt { copies, rules: descriptor.digest()?, directory, tried: Vec::new() };
@@ -239,10 +247,9 @@ pub(super) fn unlock(
     }
 }
 
-/// From now on this process holds keys: what it holds is not for a core dump, nor for a debugger of the same user.
-fn keep_out_of_core_dumps() {
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable) {
+/// From now on this process holds keys.
+pub(super) fn keep_out_of_core_dumps() {
+    if let Err(error) = forbid_core_dumps() {
         tracing::debug!(%error, "core dumps cannot be turned off");
     }
 }

@@ -54,7 +54,7 @@ pub(super) enum Remover {
     /// Beside a command that commits, too: the daemon puts both in order.
     Daemon(ControlClient),
     /// No daemon serves the archive.
-    Own(CatalogWriter),
+    Own(Box<CatalogWriter>),
 }
 
 /// Who removes names.
@@ -63,7 +63,7 @@ pub(super) enum Remover {
 pub(super) fn remover(open: &OpenArchive) -> CliResult<Remover> {
     match ControlClient::connect(&open.directory) {
         Some(client) => Ok(Remover::Daemon(client)),
-        None => Ok(Remover::Own(open.catalog.writer()?)),
+        None => Ok(Remover::Own(Box::new(open.catalog.writer()?))),
     }
 }
 
@@ -80,7 +80,7 @@ impl Remover {
     pub(super) fn finish(self) -> CliResult<()> {
         match self {
             Self::Daemon(_) => Ok(()),
-            Self::Own(writer) => Ok(writer.finish()?),
+            Self::Own(writer) => Ok((*writer).finish()?),
         }
     }
 }

@@ -285,6 +285,17 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> ControlResult<T> {
     Ok(body)
 }
 
+/// Whether bytes are a message that a daemon or one of its clients understands, what it carries included.
+pub fn understands(bytes: &[u8]) -> bool {
+    let request = |request: Request| match request {
+        Request::AddObject { records } => object_of(&records).is_ok(),
+        Request::RemoveObject { record } => record.object().is_ok(),
+        Request::Sync { path: Some(path) } | Request::RemovePath { path, .. } => path.path().is_ok(),
+        _ => true,
+    };
+    parse(bytes).is_ok_and(request) || parse::<Reply>(bytes).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

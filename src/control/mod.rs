@@ -18,7 +18,7 @@ mod socket;
 
 pub use client::ControlClient;
 pub use error::{ControlError, ControlResult};
-pub use message::{DaemonStatus, Purpose, SyncProgress};
+pub use message::{DaemonStatus, Purpose, SyncProgress, understands};
 pub use remote::RemoteWrites;
 pub use server::{ControlServer, serve};
 pub use service::ControlService;

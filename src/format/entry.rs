@@ -366,6 +366,9 @@ fn decode_node_of_kind(byte: u8, reader: &mut Reader<'_>) -> Result<(NodeMeta, N
         for _ in 0..count {
             let name = reader.bytes(NamePolicy::MAX_NAME)?.to_vec();
             let value = reader.bytes(MAX_XATTR_VALUE)?.to_vec();
+            if xattrs.last().is_some_and(|(last, _)| *last >= name) {
+                return Err(reader.invalid("extended attributes are out of order, or one is there twice"));
+            }
             xattrs.push((name, value));
         }
     }
@@ -438,7 +441,9 @@ mod tests {
     }
 
     fn entry() -> impl Strategy<Value = Entry> {
-        let xattrs = proptest::collection::vec((proptest::collection::vec(any::<u8>(), 1..9), any::<Vec<u8>>()), 0..3);
+        let name = proptest::collection::vec(any::<u8>(), 1..9);
+        let xattrs = proptest::collection::btree_map(name, any::<Vec<u8>>(), 0..3)
+            .prop_map(|xattrs| xattrs.into_iter().collect());
         let meta =
             (
                 0..0o10000u16,
@@ -472,6 +477,18 @@ mod tests {
         #[test]
         fn garbage_never_panics(bytes: Vec<u8>) {
             let _ = Entry::decode(&mut Reader::new("test", &bytes));
+        }
+    }
+
+    #[test]
+    fn extended_attributes_stand_in_order_and_once() {
+        for (names, good) in
+            [(["user.a", "user.b"], true), (["user.b", "user.a"], false), (["user.a", "user.a"], false)]
+        {
+            let xattrs = names.map(|name| (name.as_bytes().to_vec(), b"x".to_vec())).to_vec();
+            let mut bytes = Vec::new();
+            encode_node(&NodeMeta { xattrs, ..NodeMeta::default() }, &NodeBody::Fifo, &mut bytes);
+            assert_eq!(decode_node(&mut Reader::new("test", &bytes)).is_ok(), good, "{names:?}");
         }
     }
 

@@ -8,6 +8,7 @@ use crate::base::Digest;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::ops::RangeInclusive;
 
+const BEFORE_MARK: &[u8] = b",\n  ";
 const MARK: &[u8] = b"\"checksum\": \"";
 const END: &[u8] = b"\"\n}\n";
 
@@ -19,7 +20,7 @@ pub fn seal<T: Serialize>(what: &'static str, value: &T) -> Result<Vec<u8>, Form
         return Err(FormatError::invalid(what, "only a non-empty object can be sealed"));
     }
     bytes.truncate(bytes.len() - 2);
-    bytes.extend_from_slice(b",\n  ");
+    bytes.extend_from_slice(BEFORE_MARK);
     bytes.extend_from_slice(MARK);
     let at = bytes.len();
     bytes.extend_from_slice(&[b'0'; 64]);
@@ -81,11 +82,8 @@ fn unseal(bytes: &[u8]) -> Option<Vec<u8>> {
     if Digest::of(&zeroed).to_hex().as_bytes() != bytes.get(at..at + 64)? {
         return None;
     }
-    let mut body = head[..at - MARK.len()].to_vec();
-    while body.last().is_some_and(|&b| b != b',') {
-        body.pop();
-    }
-    body.pop();
+    // Nothing may hide before the checksum, and it is no part of the document.
+    let mut body = head[..at - MARK.len()].strip_suffix(BEFORE_MARK)?.to_vec();
     body.extend_from_slice(b"\n}");
     Some(body)
 }
@@ -94,6 +92,20 @@ fn unseal(bytes: &[u8]) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
     use std::collections::BTreeMap;
+
+    #[test]
+    fn nothing_hides_between_the_last_member_and_the_checksum() {
+        let good = seal("test", &BTreeMap::from([("a", 1)])).unwrap();
+        let text = String::from_utf8(good).unwrap();
+        for hidden in [",\n  \"b\": 2 \n  ", ", junk ", ",\n\n  ", ","] {
+            let changed = text.replace(",\n  \"checksum\"", &format!("{hidden}\"checksum\""));
+            let at = changed.len() - END.len() - 64;
+            let zeroed = format!("{}{}{}", &changed[..at], "0".repeat(64), &changed[at + 64..]);
+            let sealed = zeroed.replace(&"0".repeat(64), &Digest::of(zeroed.as_bytes()).to_hex());
+            let opened = open::<BTreeMap<String, i32>>("test", sealed.as_bytes());
+            assert!(matches!(opened, Err(FormatError::Checksum { .. })), "{hidden:?}: {opened:?}");
+        }
+    }
 
     #[test]
     fn every_flipped_bit_is_noticed() {

@@ -9,7 +9,7 @@
 
 use crate::archive::Archive;
 use crate::base::{Secret, StoreId};
-use crate::catalog::CatalogResult;
+use crate::catalog::{CatalogError, CatalogResult};
 use crate::codec::seal::{CipherSuite, FrameCipher, Nonce, TAG_LEN, frame_cipher};
 use crate::format::{FormatError, layout};
 use crate::keys::Purpose;
@@ -36,10 +36,10 @@ pub struct SpoolKeys {
 impl SpoolKeys {
     /// Those of an archive; `None` when it is not encrypted.
     ///
-    /// Error when it is, and was opened without its keys.
-    pub fn of(archive: &Archive) -> Result<Option<Self>, FormatError> {
+    /// Error: `NoKeys` when it is, and was opened without them.
+    pub fn of(archive: &Archive) -> CatalogResult<Option<Self>> {
         let Some(suite) = archive.descriptor().encryption else { return Ok(None) };
-        let keys = archive.keys().ok_or_else(|| FormatError::invalid(WHAT, "the archive is locked".to_owned()))?;
+        let keys = archive.keys().ok_or(CatalogError::NoKeys)?;
         Ok(Some(Self { key: keys.derive(Purpose::Spool), suite }))
     }
 
@@ -64,7 +64,7 @@ impl Spools {
     }
 
     /// Those of an archive. Error: as [`SpoolKeys::of`].
-    pub fn of(archive: &Archive) -> Result<Self, FormatError> {
+    pub fn of(archive: &Archive) -> CatalogResult<Self> {
         Ok(Self::new(archive.store().clone(), SpoolKeys::of(archive)?))
     }
 

@@ -43,7 +43,7 @@ pub struct RingHeal {
     /// The file.
     pub name: &'static str,
     /// What was wrong with it.
-    pub cause: FormatError,
+    pub cause: String,
     /// Whether it is good now.
     pub outcome: StoreResult<()>,
 }
@@ -146,55 +146,77 @@ impl RingCopies {
 
     /// Makes both copies be the ring that was opened.
     pub fn heal(&self, store: &dyn BlockStore, open: &OpenRing) -> Vec<RingHeal> {
-        let good = self.copies.iter().find_map(|copy| copy.found.as_ref().ok().filter(|(ring, _)| *ring == open.ring));
-        let Some((_, bytes)) = good else { return Vec::new() };
-        let bad = |copy: &RingCopy| {
-            let cause = match &copy.found {
-                Ok((ring, _)) if *ring == open.ring => return None,
-                Ok((ring, _)) if ring.is_authentic(&open.keys) => FormatError::invalid(
-                    WHAT,
-                    format!("it is of generation {}, and {} is the newest", ring.generation(), open.ring.generation()),
-                ),
-                Ok(_) => FormatError::invalid(WHAT, "the archive key does not vouch for it"),
-                Err(error) => FormatError::invalid(WHAT, error.to_string()),
-            };
-            let outcome = match key(store, copy.name) {
-                Ok(key) => store.write(&key, bytes),
-                Err(_) => return None,
-            };
-            Some(RingHeal { name: copy.name, cause, outcome })
-        };
-        self.copies.iter().filter_map(bad).collect()
+        let good = self.whole().find(|(_, ring, _)| **ring == open.ring);
+        good.map_or_else(Vec::new, |(_, ring, bytes)| {
+            self.faults(ring, Some(&open.keys)).map(|(name, cause)| mend(store, name, cause, bytes)).collect()
+        })
     }
 
-    /// Copies that are missing or damaged by themselves, so that no key is
-    /// needed to tell, written anew from the other one if `repair` says so.
-    /// That the copies differ is told as well; which one counts, only a secret can tell.
-    pub fn check(&self, store: &dyn BlockStore, repair: bool) -> Vec<(String, Option<RingHeal>)> {
-        let good: Vec<_> = self.copies.iter().filter_map(|copy| Some((copy.name, copy.found.as_ref().ok()?))).collect();
-        if let [(_, (one, _)), (name, (two, _))] = good[..] {
-            let differ =
-                format!("{name}: {WHAT}: it differs from the other copy; the next command that has a key mends it");
-            return if one == two { Vec::new() } else { vec![(differ, None)] };
-        }
-        let Some((_, (_, bytes))) = good.first() else { return Vec::new() };
-        let told = |copy: &RingCopy| {
-            let cause = copy.found.as_ref().err()?;
-            let told = format!("{}: {cause}", copy.name);
-            let cause = FormatError::invalid(WHAT, cause.to_string());
-            let heal = repair.then(|| key(store, copy.name).ok()).flatten();
-            let heal = heal.map(|key| RingHeal { name: copy.name, cause, outcome: store.write(&key, bytes) });
-            Some((told, heal))
+    /// What is wrong with the copies. With `repair` a bad one is written anew
+    /// from the good one. Without keys only a copy that is missing or damaged
+    /// by itself is known to be bad; which of two that differ counts, is not.
+    pub fn check(
+        &self,
+        store: &dyn BlockStore,
+        keys: Option<&ArchiveKeys>,
+        repair: bool,
+    ) -> Vec<(String, Option<RingHeal>)> {
+        let trusted = |ring: &KeyRing| keys.is_none_or(|keys| ring.is_authentic(keys));
+        let newest = self.candidates().into_iter().find(|ring| trusted(ring));
+        let Some((_, good, bytes)) = self.whole().find(|(_, ring, _)| Some(*ring) == newest) else {
+            return vec![(format!("{KEY_RING}: the archive key does not vouch for any copy"), None)];
         };
-        self.copies.iter().filter_map(told).collect()
+        let certain = keys.is_some() || self.copies.iter().any(|copy| copy.found.is_err());
+        let fault = |(name, cause): (&'static str, String)| {
+            let told = format!("{name}: {cause}");
+            (told, (repair && certain).then(|| mend(store, name, cause, bytes)))
+        };
+        self.faults(good, keys).map(fault).collect()
     }
+
+    /// The copies that are whole: name, ring and bytes.
+    fn whole(&self) -> impl Iterator<Item = (&'static str, &KeyRing, &[u8])> {
+        self.copies
+            .iter()
+            .filter_map(|copy| copy.found.as_ref().ok().map(|(ring, bytes)| (copy.name, ring, &bytes[..])))
+    }
+
+    /// The copies that are not `good`, and why.
+    fn faults(&self, good: &KeyRing, keys: Option<&ArchiveKeys>) -> impl Iterator<Item = (&'static str, String)> {
+        let authentic = move |ring: &KeyRing| keys.map(|keys| ring.is_authentic(keys));
+        self.copies.iter().filter_map(move |copy| {
+            let why = match &copy.found {
+                Ok((ring, _)) if ring == good => return None,
+                Ok((ring, _)) => match authentic(ring) {
+                    Some(false) => "key ring: the archive key does not vouch for it".into(),
+                    Some(true) => {
+                        format!(
+                            "key ring: it is of generation {}, and {} is the newest",
+                            ring.generation(),
+                            good.generation()
+                        )
+                    }
+                    None => "key ring: it differs from the other copy; the next command that has a key decides".into(),
+                },
+                Err(error) => return Some((copy.name, error.to_string())),
+            };
+            Some((copy.name, why))
+        })
+    }
+}
+
+/// Writes a copy anew.
+fn mend(store: &dyn BlockStore, name: &'static str, cause: String, bytes: &[u8]) -> RingHeal {
+    let outcome = StoreKey::new(name).map_err(|error| StoreError::bad_key(store.label(), error));
+    RingHeal { name, cause, outcome: outcome.and_then(|key| store.write(&key, bytes)) }
 }
 
 impl OpenRing {
     /// Writes the changed ring as the next generation: both copies, durably.
     ///
     /// Errors: `Changed` when the store has another ring than the one that was
-    /// opened; `Store` when nothing was written; `HalfWritten` when one copy was.
+    /// opened; `Store` when the first copy could not be written, which has the
+    /// old ring then, or the new one not durably; `HalfWritten` when the first was and the other was not.
     pub fn save(&mut self, store: &dyn BlockStore) -> KeyResult<()> {
         self.refuse_if_changed(store)?;
         self.ring.generation = self.ring.generation.saturating_add(1);

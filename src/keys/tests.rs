@@ -377,7 +377,8 @@ fn a_crash_at_any_step_leaves_a_ring_that_opens() {
 fn what_is_missing_or_damaged_by_itself_is_mended_without_a_key() {
     let (store, mut ring) = place(&[slot(SlotKind::Passphrase, "p")]);
     let good = bytes(&store, KEY_RING);
-    let check = |repair| RingCopies::read(&store, ARCHIVE).unwrap().check(&store, repair);
+    let keys = ring.keys().clone();
+    let check = |repair| RingCopies::read(&store, ARCHIVE).unwrap().check(&store, None, repair);
     assert!(check(true).is_empty());
     store.delete(&key(KEY_RING)).unwrap();
     assert!(matches!(&check(false)[..], [(_, None)]));
@@ -391,6 +392,19 @@ fn what_is_missing_or_damaged_by_itself_is_mended_without_a_key() {
     store.write(&key(KEY_RING), &good).unwrap();
     assert!(matches!(&check(true)[..], [(told, None)] if told.contains("differs")));
     assert_eq!(bytes(&store, KEY_RING), good);
+    // With a key it is.
+    let newest = bytes(&store, KEY_RING_COPY);
+    let check = |repair| RingCopies::read(&store, ARCHIVE).unwrap().check(&store, Some(&keys), repair);
+    assert!(matches!(&check(false)[..], [(told, None)] if told.contains("generation 1, and 2")));
+    assert!(matches!(&check(true)[..], [(_, Some(heal))] if heal.outcome.is_ok()));
+    assert_eq!((bytes(&store, KEY_RING), check(true).len()), (newest, 0));
+    let (_, mut foreign) = place(&[slot(SlotKind::Passphrase, "attacker")]);
+    store.write(&key(KEY_RING), &foreign.to_bytes().unwrap()).unwrap();
+    assert!(matches!(&check(true)[..], [(told, Some(_))] if told.contains("vouch")));
+    for name in [KEY_RING, KEY_RING_COPY] {
+        store.write(&key(name), &foreign.to_bytes().unwrap()).unwrap();
+    }
+    assert!(matches!(&check(true)[..], [(told, None)] if told.contains("vouch")));
     store.delete(&key(KEY_RING)).unwrap();
     store.delete(&key(KEY_RING_COPY)).unwrap();
     assert!(matches!(RingCopies::read(&store, ARCHIVE), Err(KeyError::RingMissing { .. })));

@@ -1,9 +1,9 @@
 //! The ledger of a real archive: its catalog and its health log.
 
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Subject};
 use crate::archive::Verdict;
 use crate::base::{ObjectName, Timestamp};
-use crate::catalog::{Catalog, CatalogResult, HealthLog, ObjectRecord};
+use crate::catalog::{Catalog, CatalogResult, HealthLog};
 use std::sync::Arc;
 
 /// A catalog and the health log beside it, as the scrubber's memory.
@@ -21,8 +21,12 @@ impl CatalogLedger {
 }
 
 impl Ledger for CatalogLedger {
-    fn objects(&self, visit: &mut dyn FnMut(ObjectRecord) -> bool) -> CatalogResult<()> {
-        self.catalog.objects(None, visit)
+    fn objects(&self, visit: &mut dyn FnMut(Subject) -> bool) -> CatalogResult<()> {
+        self.catalog.objects(None, &mut |record| visit(record.into()))
+    }
+
+    fn knows(&self, object: &ObjectName) -> CatalogResult<bool> {
+        Ok(self.catalog.object(object)?.is_some())
     }
 
     fn verified(&self, object: &ObjectName) -> CatalogResult<Option<(Timestamp, Verdict)>> {

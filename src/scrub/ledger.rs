@@ -2,17 +2,35 @@
 //! each was verified, and a few values that survive a restart.
 
 use super::ScrubResult;
-use crate::archive::Verdict;
+use crate::archive::{ObjectRef, Verdict};
 use crate::base::{ObjectName, Timestamp};
 use crate::catalog::{CatalogResult, ObjectRecord};
 use std::collections::BinaryHeap;
 use std::fmt::Debug;
 
+/// An object that is to be verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    /// Name and root.
+    pub reference: ObjectRef,
+    /// Bytes of all shards.
+    pub stored_len: u64,
+}
+
+impl From<ObjectRecord> for Subject {
+    fn from(record: ObjectRecord) -> Self {
+        Self { reference: record.reference, stored_len: record.stored_len }
+    }
+}
+
 /// The scrubber's memory and its list of objects. Durable as far as the
 /// implementation is; losing it costs work, never data.
 pub trait Ledger: Send + Sync + Debug {
     /// All objects in any order, until `visit` returns false.
-    fn objects(&self, visit: &mut dyn FnMut(ObjectRecord) -> bool) -> CatalogResult<()>;
+    fn objects(&self, visit: &mut dyn FnMut(Subject) -> bool) -> CatalogResult<()>;
+
+    /// Whether there (still) is an object of this name.
+    fn knows(&self, object: &ObjectName) -> CatalogResult<bool>;
 
     /// When an object was last verified as a whole, and what it was found to be.
     fn verified(&self, object: &ObjectName) -> CatalogResult<Option<(Timestamp, Verdict)>>;
@@ -28,6 +46,11 @@ pub trait Ledger: Send + Sync + Debug {
 
     /// Verifies the catalog's journal. Returns what was wrong.
     fn verify_journal(&self, repair: bool) -> CatalogResult<Vec<String>>;
+
+    /// Whether it can heal the catalog's journal.
+    fn heals_journal(&self) -> bool {
+        true
+    }
 }
 
 /// What is to be verified.
@@ -39,7 +62,7 @@ pub struct Due {
     pub bytes: u64,
     /// The first of them: those that were never verified, then those that
     /// were verified longest ago; by name where that is equal.
-    pub first: Vec<ObjectRecord>,
+    pub first: Vec<Subject>,
 }
 
 /// One object in the order of scrubbing.
@@ -53,7 +76,7 @@ struct Rank {
 #[derive(Debug)]
 struct Ranked {
     rank: Rank,
-    record: ObjectRecord,
+    record: Subject,
 }
 
 impl PartialEq for Ranked {
@@ -79,7 +102,7 @@ pub fn due(
     ledger: &dyn Ledger,
     before: Timestamp,
     limit: usize,
-    include: &dyn Fn(&ObjectRecord) -> bool,
+    include: &dyn Fn(&Subject) -> bool,
 ) -> ScrubResult<Due> {
     let mut due = Due::default();
     let mut heap: BinaryHeap<Ranked> = BinaryHeap::new();
@@ -106,14 +129,4 @@ pub fn due(
     failed?;
     due.first = heap.into_sorted_vec().into_iter().map(|ranked| ranked.record).collect();
     Ok(due)
-}
-
-/// Whether the catalog (still) has an object.
-pub fn knows(ledger: &dyn Ledger, object: &ObjectName) -> ScrubResult<bool> {
-    let mut known = false;
-    ledger.objects(&mut |record| {
-        known = record.reference.name == *object;
-        !known
-    })?;
-    Ok(known)
 }

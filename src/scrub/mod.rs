@@ -10,6 +10,7 @@ mod examine;
 mod ledger;
 mod pace;
 mod pass;
+mod store_ledger;
 mod survey;
 
 pub use catalog_ledger::CatalogLedger;
@@ -18,9 +19,10 @@ pub use control::{
     status,
 };
 pub use daemon::ScrubDaemon;
-pub use ledger::{Due, Ledger, due, knows};
+pub use ledger::{Due, Ledger, Subject, due};
 pub use pace::{Pacer, Pause, StopSignal};
 pub use pass::{PassEnd, PassScope, Scrubber, Watch};
+pub use store_ledger::StoreLedger;
 pub use survey::{Finding, Strangers, Survey, strangers};
 
 use crate::archive::ArchiveError;

@@ -5,12 +5,11 @@ use super::control::{
 };
 use super::cursor::{Cursor, Within};
 use super::examine::{Examined, examine};
-use super::ledger::{Ledger, due, knows};
+use super::ledger::{Ledger, Subject, due};
 use super::pace::{Pacer, Pause, elapsed, lock};
 use super::{ScrubError, ScrubOptions, ScrubResult};
 use crate::archive::{Archive, Event, EventKind, HealthScan, ObjectHealth, ScanControl, Verdict};
 use crate::base::{Clock, ForegroundLoad, ObjectName, Timestamp};
-use crate::catalog::ObjectRecord;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -170,7 +169,7 @@ impl Scrubber {
     fn pass(&self, cursor: &mut Cursor, watch: &Watch<'_>) -> ScrubResult<PassEnd> {
         let mut skipped: HashSet<ObjectName> = HashSet::new();
         loop {
-            let include = |record: &ObjectRecord| !skipped.contains(&record.reference.name);
+            let include = |record: &Subject| !skipped.contains(&record.reference.name);
             let mut due = due(&*self.ledger, cursor.before.into(), BATCH, &include)?;
             cursor.objects_total = cursor.objects_done + due.objects;
             cursor.bytes_total = cursor.bytes_done.saturating_add(due.bytes);
@@ -219,7 +218,7 @@ impl Scrubber {
 
     fn object(
         &self,
-        record: &ObjectRecord,
+        record: &Subject,
         cursor: &mut Cursor,
         watch: &Watch<'_>,
         skipped: &mut HashSet<ObjectName>,
@@ -263,7 +262,7 @@ impl Scrubber {
             Examined::ManifestLost(error) => {
                 tracing::error!(%error, "an object is lost");
                 // A cleaned-up object has no manifest either.
-                if knows(&*self.ledger, &object.name)? {
+                if self.ledger.knows(&object.name)? {
                     self.judged(record, Verdict::Unrecoverable, None, true, cursor)?;
                 }
             }
@@ -283,7 +282,7 @@ impl Scrubber {
     /// Records what an object was found to be.
     fn judged(
         &self,
-        record: &ObjectRecord,
+        record: &Subject,
         verdict: Verdict,
         health: Option<&ObjectHealth>,
         damaged: bool,
@@ -344,9 +343,10 @@ impl Scrubber {
         self.check_store()?;
         let descriptors = self.archive.verify_descriptors(true)?;
         let journal = self.ledger.verify_journal(true)?;
+        let kind = if self.ledger.heals_journal() { EventKind::MetadataHealed } else { EventKind::HealFailed };
         for what in &journal {
             tracing::warn!(what, "the catalog's journal was damaged");
-            let event = Event::new(now, EventKind::MetadataHealed, "catalog journal", what);
+            let event = Event::new(now, kind, "catalog journal", what);
             self.archive.events().record(event);
         }
         cursor.found.metadata += (descriptors.len() + journal.len()) as u64;

@@ -2,8 +2,8 @@
 //! `health` and the first half of `repair` do.
 
 use super::ScrubResult;
+use super::ledger::Subject;
 use crate::archive::{Archive, ArchiveError, Depth, ObjectHealth, ScanControl};
-use crate::catalog::ObjectRecord;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
@@ -48,8 +48,8 @@ impl Survey<'_> {
     /// Returns false when it was stopped before the end.
     pub fn run<E: From<super::ScrubError>>(
         &self,
-        objects: impl Iterator<Item = ObjectRecord> + Send,
-        found: &mut dyn FnMut(ObjectRecord, Finding) -> Result<(), E>,
+        objects: impl Iterator<Item = Subject> + Send,
+        found: &mut dyn FnMut(Subject, Finding) -> Result<(), E>,
     ) -> Result<bool, E> {
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         let queue = Mutex::new(objects);
@@ -92,7 +92,7 @@ impl Survey<'_> {
         Ok(!stopped.load(Ordering::Relaxed))
     }
 
-    fn look(&self, record: &ObjectRecord, control: &ScanControl<'_>) -> Finding {
+    fn look(&self, record: &Subject, control: &ScanControl<'_>) -> Finding {
         let looked = self.archive.health_scan(&record.reference, self.depth).and_then(|mut scan| {
             scan.run(control)?;
             Ok(scan.finish())

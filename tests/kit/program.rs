@@ -43,6 +43,7 @@ impl Place {
         for variable in ["XDG_CONFIG_HOME", "BLOCKFRAME_LOG", "NOTIFY_SOCKET"] {
             command.env_remove(variable);
         }
+        command.env("XDG_STATE_HOME", self.path(".state"));
         command.env("BLOCKFRAME_ARCHIVE", self.archive()).stdin(Stdio::null());
         command
     }

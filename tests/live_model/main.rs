@@ -56,7 +56,8 @@ fn cases(quick: u64, length: usize, run: impl Fn(u64, &[Op]) -> anyhow::Result<(
 #[test]
 fn whatever_is_done_the_model_shows_the_same() {
     cases(CASES, LENGTH, |seed, row| {
-        let mode = Mode { far: seed % 4 == 0, eager: seed % 4 == 1, passthrough: seed % 4 == 3 };
+        let mode =
+            Mode { far: seed % 4 == 0, eager: seed % 4 == 1, passthrough: seed % 4 == 3, encrypted: seed / 4 % 2 == 1 };
         world::run(row, mode)
     });
 }

@@ -5,10 +5,11 @@ use super::kit::{content, scratch, tiny_descriptor};
 use super::ops::{At, Change, DIRECTORIES, HANDLES, How, Kind, NAMES, On, Op, Time, Value, XATTRS};
 use anyhow::{Context as _, Result, bail, ensure};
 use blockframe::archive::Archive;
-use blockframe::base::Clock;
+use blockframe::base::{ArchiveId, Clock, Secret};
 use blockframe::catalog::Catalog;
 use blockframe::format::EntryPath;
-use blockframe::staging::{StagingArea, StagingLimits};
+use blockframe::keys::{ArchiveKeys, Epoch};
+use blockframe::staging::{StagingArea, StagingKeys, StagingLimits};
 use blockframe::store::MemoryStore;
 use blockframe::vfs::{LiveVfs, SyncPolicy, VfsLimits, Writeback, WritebackOptions};
 use blockframe_api::memory::MemoryVfs;
@@ -78,6 +79,13 @@ pub fn opened_in(directory: &Path) -> Result<Arc<LiveVfs>> {
     let staging = StagingArea::open(&home.join("staging"), StagingLimits { quota: 10 << 30, reserve: 0 }, None)?;
     let live = LiveVfs::open(archive, catalog, Arc::new(()), staging, VfsLimits::default(), SyncPolicy::default())?;
     Ok(Arc::new(live))
+}
+
+/// As an encrypted archive would have them.
+fn staging_keys() -> StagingKeys {
+    let key = || Secret::filled_by(|bytes: &mut [u8; 32]| bytes.fill(7));
+    let keys = ArchiveKeys::new(ArchiveId::from_bytes([7; 16]), key(), vec![(Epoch::FIRST, key())]);
+    StagingKeys::of(&keys.unwrap())
 }
 
 fn base() -> &'static Base {
@@ -173,6 +181,8 @@ pub struct Mode {
     pub eager: bool,
     /// Offsets go far out, and nothing is committed: zeros take their time.
     pub far: bool,
+    /// Staging files are encrypted.
+    pub encrypted: bool,
 }
 
 fn open_how(how: How) -> OpenHow {
@@ -299,7 +309,8 @@ impl World {
         let archive = Arc::new(Archive::open(self.store.clone(), self.clock.clone(), Arc::new(()))?);
         let catalog = Arc::new(Catalog::open(self.home.path(), &archive)?);
         let limits = StagingLimits { quota: 10 << 30, reserve: 0 };
-        let staging = StagingArea::open(&self.home.path().join("staging"), limits, None)?;
+        let staging =
+            StagingArea::open(&self.home.path().join("staging"), limits, self.mode.encrypted.then(staging_keys))?;
         // A cache of a few chunks, so that chunks are pushed out and come back.
         let vfs_limits = VfsLimits { cache: 2 << 20, ..VfsLimits::default() };
         let live = LiveVfs::open(archive, catalog, Arc::new(()), staging, vfs_limits, SyncPolicy::default())?;

@@ -6,7 +6,7 @@ mod files;
 mod names;
 
 use crate::Settings;
-use crate::tools::{Figure, Mount, Table, blockframe, init, installed, run};
+use crate::tools::{Figure, Mount, Table, blockframe, gocryptfs_init, init, installed, run};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -75,7 +75,10 @@ impl Bed {
                 Some(Mount::archive(&archive, &point))
             }
             Side::Passthrough(words) => Some(Mount::passthrough(&store, &point, words)),
-            Side::Gocryptfs => Some(gocryptfs(&store, &point)),
+            Side::Gocryptfs => {
+                gocryptfs_init(&store);
+                Some(Mount::gocryptfs(&store, &point))
+            }
             Side::Plain => None,
         };
         let top = if mount.is_some() { point } else { store };
@@ -113,16 +116,6 @@ fn mount_image(image: &Path, point: &Path) -> bool {
         let _ = fs::remove_file(image);
     }
     made
-}
-
-fn gocryptfs(store: &Path, point: &Path) -> Mount {
-    let password = store.with_file_name("password");
-    fs::write(&password, "password\n").unwrap();
-    let mut init = Command::new("gocryptfs");
-    run(init.args(["-init", "-q", "-scryptn", "10", "-passfile"]).arg(&password).arg(store));
-    let mut serve = Command::new("gocryptfs");
-    serve.args(["-fg", "-q", "-passfile"]).arg(&password).arg(store).arg(point);
-    Mount::start(serve, point)
 }
 
 /// The sides that can be had here.

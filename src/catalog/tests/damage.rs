@@ -310,3 +310,13 @@ fn a_record_of_a_later_version_is_refused_with_and_without_a_database() {
     place.lose_database();
     is_refused(&place, "77");
 }
+
+#[test]
+fn a_journal_with_the_last_number_there_is_does_not_stop_the_opening() {
+    let (place, trees) = small();
+    let file = place.store().join(".blockframe/catalog/journal-18446744073709551615.bfc");
+    std::fs::write(file, b"no block").unwrap();
+    assert_eq!(tree(&place.catalog()).unwrap(), trees[3]);
+    place.lose_database();
+    assert_eq!(tree(&place.catalog()).unwrap(), trees[3]);
+}

@@ -372,3 +372,20 @@ fn an_entry_replaces_what_is_staged_at_its_path_even_with_the_content_below_it()
     place.catalog().staged(&mut |node, _| left.push(node.number())).unwrap();
     assert_eq!(left, [c]);
 }
+
+#[test]
+fn a_directory_has_one_name_and_the_root_none_so_that_there_is_no_way_in_circles() {
+    for second in [name(3, "up", 2), name(3, "root", 1), name(1, "again", 3), name(3, "itself", 3)] {
+        let place = Place::new();
+        let writer = place.catalog().writer().unwrap();
+        write(&writer, &base());
+        let mut durable = false;
+        let error = writer.write_group(&[second], &mut || durable = true).unwrap_err();
+        assert!(error.to_string().contains("second name"), "{error}");
+        // What the journal has by then is put in order when it is read.
+        drop(writer);
+        assert_eq!((durable, tree(&place.catalog()).unwrap().len()), (true, 5));
+        place.lose_database();
+        assert_eq!(tree(&place.catalog()).unwrap().len(), 5);
+    }
+}

@@ -142,7 +142,7 @@ fn rebuilt(place: &Place) -> Catalog {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(ProptestConfig::with_cases(if encrypted() { 12 } else { 32 }))]
     #[test]
     fn every_moment_is_seen_again_as_it_was(
         groups in proptest::collection::vec(proptest::collection::vec(any::<(u8, u8, u8)>(), 1..6), 1..20),

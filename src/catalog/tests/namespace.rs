@@ -149,7 +149,7 @@ fn entry() -> impl Strategy<Value = Entry> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(if encrypted() { 16 } else { 48 }))]
     #[test]
     fn commits_do_what_the_model_does_and_the_journal_repeats_it(
         commits in proptest::collection::vec(proptest::collection::vec(entry(), 1..5), 1..12)

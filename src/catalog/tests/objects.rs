@@ -143,3 +143,20 @@ fn a_bad_manifest_is_skipped_and_named() {
     assert!(report.skipped[0].0.starts_with("orphan_"));
     assert_eq!(tree(&place.catalog()).unwrap().len(), 2);
 }
+
+#[test]
+fn sizes_that_no_disk_has_are_counted_without_overflow() {
+    let place = Place::new();
+    let writer = place.catalog().writer().unwrap();
+    let mut objects = vec![object(&[b"a"]), object(&[b"b"]), object(&[b"c"])];
+    for (object, size) in objects.iter_mut().zip([1 << 63, 1 << 63, u64::MAX]) {
+        object.record.key.plain_size = size;
+        object.record.stored_len = size;
+        writer.add_object(object).unwrap();
+    }
+    for object in &objects[..2] {
+        writer.remove_object(&object.record).unwrap();
+    }
+    writer.finish().unwrap();
+    assert_eq!(place.catalog().totals().unwrap().content_bytes, u64::MAX);
+}

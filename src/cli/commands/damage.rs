@@ -1,16 +1,17 @@
 //! Damage as `health` and `repair` tell it: which files, which bytes, and
 //! what to do next.
 
-use crate::archive::{Archive, ArchiveError, Verdict};
-use crate::archive::{BlockHealth, LostRange, ObjectHealth, ShardState};
+use crate::archive::{ArchiveError, BlockHealth, LostRange, ObjectHealth, ObjectRef, ShardState, Verdict};
 use crate::base::units::LEAF_SIZE;
 use crate::base::{ContentRange, LeafIndex, ShardRange, Timestamp};
 use crate::catalog::{Catalog, ObjectRecord};
+use crate::cli::care::Care;
 use crate::cli::error::CliResult;
 use crate::cli::output::{JsonPath, Output, printable};
 use crate::cli::units;
 use crate::format::{BlockId, EntryPath, FileContent, Geometry, NodeBody, layout};
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// Paths that are shown of a damaged object that loses nothing.
 const SHOWN_PATHS: usize = 20;
@@ -43,6 +44,21 @@ struct AffectedPath {
     lost: Vec<Bytes>,
 }
 
+/// A segment that has lost bytes, where no path can be told for them.
+#[derive(Debug, Serialize)]
+struct LostSegment {
+    segment: u64,
+    /// Which of its stored bytes.
+    lost: Vec<Bytes>,
+}
+
+/// What of the content is affected.
+#[derive(Debug, Default)]
+struct Affected {
+    paths: Vec<AffectedPath>,
+    count: u64,
+}
+
 /// All that is told of one damaged object.
 #[derive(Debug, Serialize)]
 pub(super) struct DamageReport {
@@ -53,18 +69,19 @@ pub(super) struct DamageReport {
     paths: Vec<AffectedPath>,
     /// Paths of the object in all.
     path_count: u64,
+    /// Without the key: segments that have lost bytes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    lost_segments: Vec<LostSegment>,
+    /// Whether there may be paths, and only the key tells them.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    paths_need_key: bool,
     next: String,
 }
 
 impl DamageReport {
     /// The report on what was found.
-    pub(super) fn new(
-        archive: &Archive,
-        catalog: &Catalog,
-        record: &ObjectRecord,
-        health: &ObjectHealth,
-    ) -> CliResult<Self> {
-        let object = archive.inspect(&record.reference)?;
+    pub(super) fn new(care: &Care, reference: &ObjectRef, health: &ObjectHealth) -> CliResult<Self> {
+        let object = care.archive.inspect(reference)?;
         let geometry = object.manifest().geometry();
         let mut files: Vec<DamagedFile> = health
             .bad_manifests
@@ -75,24 +92,46 @@ impl DamageReport {
             files.extend(damaged_files(geometry, block));
         }
         let lost: Vec<ContentRange> = health.lost.iter().filter_map(|lost| content_range(geometry, lost)).collect();
-        let (paths, path_count) = affected_paths(catalog, record, &lost)?;
-        let next = next_step(health.verdict, &paths);
-        let object = record.reference.name.to_string();
-        Ok(Self { object, verdict: health.verdict, files, paths, path_count, next })
+        let affected = affected(care, reference, |_| lost)?;
+        let lost_segments = if care.is_closed() { lost_segments(geometry, &health.lost) } else { Vec::new() };
+        Ok(Self::of(care, reference, health.verdict, files, affected, lost_segments))
     }
 
     /// The report on an object that cannot even be looked at: no manifest, all of it lost.
-    pub(super) fn lost(catalog: &Catalog, record: &ObjectRecord, error: &ArchiveError) -> CliResult<Self> {
-        let whole = ContentRange::between(0, record.key.stored_size);
-        let (paths, path_count) = affected_paths(catalog, record, &[whole])?;
+    pub(super) fn lost(care: &Care, reference: &ObjectRef, error: &ArchiveError) -> CliResult<Self> {
+        let whole = |record: &ObjectRecord| vec![ContentRange::between(0, record.key.stored_size)];
+        let affected = affected(care, reference, whole)?;
         let files = [layout::MANIFEST, layout::MANIFEST_COPY].map(|file| DamagedFile {
             file: file.into(),
             why: error.to_string(),
             ranges: Vec::new(),
         });
-        let next = next_step(Verdict::Unrecoverable, &paths);
-        let object = record.reference.name.to_string();
-        Ok(Self { object, verdict: Verdict::Unrecoverable, files: files.into(), paths, path_count, next })
+        let mut report = Self::of(care, reference, Verdict::Unrecoverable, files.into(), affected, Vec::new());
+        if care.is_closed() {
+            report.next =
+                "`blockframe health` with the key tells whether it is lost, or what a crash left behind".into();
+        }
+        Ok(report)
+    }
+
+    fn of(
+        care: &Care,
+        reference: &ObjectRef,
+        verdict: Verdict,
+        files: Vec<DamagedFile>,
+        affected: Affected,
+        lost_segments: Vec<LostSegment>,
+    ) -> Self {
+        let paths_need_key = care.is_closed();
+        let next = match (verdict, paths_need_key) {
+            (Verdict::Unrecoverable, true) => {
+                "`blockframe health` with the key tells which paths; restore them from another copy".into()
+            }
+            _ => next_step(verdict, &affected.paths),
+        };
+        let Affected { paths, count: path_count } = affected;
+        let object = reference.name.to_string();
+        Self { object, verdict, files, paths, path_count, lost_segments, paths_need_key, next }
     }
 
     /// Prints it.
@@ -108,6 +147,13 @@ impl DamageReport {
         let hidden = self.path_count.saturating_sub(self.paths.len() as u64);
         if hidden > 0 && self.verdict != Verdict::Unrecoverable {
             out.line(format_args!("  and {} more", units::plural(hidden, "path")))?;
+        }
+        for LostSegment { segment, lost } in &self.lost_segments {
+            let lost: Vec<String> = lost.iter().map(|bytes| format!("{}..{}", bytes.start, bytes.end)).collect();
+            out.line(format_args!("  segment {segment}  LOST stored bytes {}", lost.join(", ")))?;
+        }
+        if self.paths_need_key {
+            out.line("  paths need the key")?;
         }
         for file in &self.files {
             out.line(format_args!("    {}: {}", file.file, file.why))?;
@@ -191,6 +237,31 @@ fn content_range(geometry: &Geometry, lost: &LostRange) -> Option<ContentRange> 
     // What a lost byte of an encoded segment means is not known without decoding: all of it counts.
     let range = geometry.encoded_lens().map_or(lost.range, |_| ShardRange::between(0, geometry.segment_size()));
     ContentRange::new(start + range.start(), range.len())
+}
+
+/// The segments that have lost bytes.
+fn lost_segments(geometry: &Geometry, lost: &[LostRange]) -> Vec<LostSegment> {
+    let mut segments: BTreeMap<u64, Vec<Bytes>> = BTreeMap::new();
+    for lost in lost {
+        let BlockId::Data(_) = lost.block else { continue };
+        let Some(block) = geometry.block(lost.block).filter(|block| block.is_data(lost.shard)) else { continue };
+        let segment = u64::from(block.first_segment) + u64::from(lost.shard.get());
+        segments.entry(segment).or_default().push(Bytes { start: lost.range.start(), end: lost.range.end() });
+    }
+    segments.into_iter().map(|(segment, lost)| LostSegment { segment, lost: joined(lost.into_iter()) }).collect()
+}
+
+/// The paths that `lost` concerns, as far as names can be told.
+fn affected(
+    care: &Care,
+    reference: &ObjectRef,
+    lost: impl FnOnce(&ObjectRecord) -> Vec<ContentRange>,
+) -> CliResult<Affected> {
+    let Some(catalog) = care.names.as_ref().map(|open| &open.catalog) else { return Ok(Affected::default()) };
+    // It may have been removed since it was looked at.
+    let Some(record) = catalog.object(&reference.name)? else { return Ok(Affected::default()) };
+    let (paths, count) = affected_paths(catalog, &record, &lost(&record))?;
+    Ok(Affected { paths, count })
 }
 
 fn affected_paths(

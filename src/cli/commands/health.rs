@@ -3,18 +3,17 @@
 use super::damage::DamageReport;
 use crate::archive::{Depth, ObjectHealth, RepairOutcome, RepairPlan, RepairStep, Verdict};
 use crate::base::ObjectName;
-use crate::catalog::ObjectRecord;
 use crate::cli::args::{Budget, HealthArgs, RepairArgs};
-use crate::cli::context::{Context, OpenArchive};
+use crate::cli::care::Care;
+use crate::cli::context::Context;
 use crate::cli::error::{CliResult, chain};
 use crate::cli::exit::ExitStatus;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::namespace::{resolve, walk};
 use crate::cli::output::{Output, Table, printable};
 use crate::cli::units;
-use crate::cli::writes::leftovers;
 use crate::format::{EntryPath, NodeBody};
-use crate::scrub::{Finding, Strangers, Survey, strangers};
+use crate::scrub::{Finding, Strangers, Subject, Survey, strangers};
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -70,13 +69,13 @@ impl Tally {
 
 /// Verifies, and changes nothing on the store.
 pub(super) fn health(context: &Context, args: &HealthArgs) -> CliResult<ExitStatus> {
-    let open = context.open()?;
+    let care = context.open_for_care(args.path.is_some())?;
     let out = context.out();
     let interrupt = Interrupt::install()?;
     let depth = if args.quick { Depth::Quick } else { Depth::Full };
-    let records = select(&open, args.path.as_deref(), args.budget.is_some())?;
-    let progress = out.progress("verifying", records.iter().map(|record| record.stored_len).sum());
-    let mut tally = Tally::new(if args.path.is_none() { metadata(&open, false)? } else { Vec::new() });
+    let subjects = select(&care, args.path.as_deref(), args.budget.is_some())?;
+    let progress = out.progress("verifying", subjects.iter().map(|subject| subject.stored_len).sum());
+    let mut tally = Tally::new(if args.path.is_none() { metadata(&care, false)? } else { Vec::new() });
     let read = AtomicU64::new(0);
     let started = Instant::now();
     let stop = || interrupt.asked();
@@ -89,51 +88,57 @@ pub(super) fn health(context: &Context, args: &HealthArgs) -> CliResult<ExitStat
         read.fetch_add(bytes, Ordering::Relaxed);
         progress.advance(bytes);
     };
-    let survey = Survey { archive: &open.archive, depth, progress: &count, stop: &stop, enough: &enough };
-    tally.complete = survey.run(records.into_iter(), &mut |record, finding| -> CliResult<()> {
-        note(&open, &record, depth, &finding);
+    let survey = Survey { archive: &care.archive, depth, progress: &count, stop: &stop, enough: &enough };
+    tally.complete = survey.run(subjects.into_iter(), &mut |subject, finding| -> CliResult<()> {
+        if is_gone(&care, &subject, &finding)? {
+            return Ok(());
+        }
+        note(&care, &subject, depth, &finding);
         tally.add(&finding);
-        match report(&open, &record, &finding)? {
+        match report(&care, &subject, &finding)? {
             Some(report) => progress.suspend(|| report.print(out)),
             None => Ok(()),
         }
     })?;
     progress.finish();
-    summary(out, &tally, leftovers(&open)?.0)?;
+    summary(out, &tally, care.staged()?)?;
     if args.path.is_none() {
-        tell_strangers(&open, out)?;
+        tell_strangers(&care, out)?;
     }
     Ok(if interrupt.asked() { ExitStatus::Interrupted } else { tally.status() })
 }
 
 /// Makes a plan from what is damaged, prints it, and executes it unless it is a dry run.
 pub(super) fn repair(context: &Context, args: &RepairArgs) -> CliResult<ExitStatus> {
-    let open = context.open()?;
+    let care = context.open_for_care(args.path.is_some())?;
     let out = context.out();
     let interrupt = Interrupt::install()?;
-    let records = select(&open, args.path.as_deref(), false)?;
-    let progress = out.progress("verifying", records.iter().map(|record| record.stored_len).sum());
-    let metadata = if args.path.is_none() { metadata(&open, !args.dry_run)? } else { Vec::new() };
+    let subjects = select(&care, args.path.as_deref(), false)?;
+    let progress = out.progress("verifying", subjects.iter().map(|subject| subject.stored_len).sum());
+    let metadata = if args.path.is_none() { metadata(&care, !args.dry_run)? } else { Vec::new() };
     let mut tally = Tally::new(metadata);
     let mut total = RepairOutcome::default();
     let (stop, count) = (|| interrupt.asked(), |bytes| progress.advance(bytes));
     let survey =
-        Survey { archive: &open.archive, depth: Depth::Full, progress: &count, stop: &stop, enough: &|| false };
-    tally.complete = survey.run(records.into_iter(), &mut |record, finding| -> CliResult<()> {
-        note(&open, &record, Depth::Full, &finding);
+        Survey { archive: &care.archive, depth: Depth::Full, progress: &count, stop: &stop, enough: &|| false };
+    tally.complete = survey.run(subjects.into_iter(), &mut |subject, finding| -> CliResult<()> {
+        if is_gone(&care, &subject, &finding)? {
+            return Ok(());
+        }
+        note(&care, &subject, Depth::Full, &finding);
         tally.add(&finding);
         if let Finding::Looked(health) = &finding
             && health.verdict != Verdict::Healthy
         {
-            total += progress.suspend(|| repair_object(&open, out, &record, health, args.dry_run))?;
+            total += progress.suspend(|| repair_object(&care, out, &subject, health, args.dry_run))?;
         }
-        match report(&open, &record, &finding)? {
+        match report(&care, &subject, &finding)? {
             Some(report) if verdict(&finding) == Some(Verdict::Unrecoverable) => progress.suspend(|| report.print(out)),
             _ => Ok(()),
         }
     })?;
     progress.finish();
-    summary(out, &tally, leftovers(&open)?.0)?;
+    summary(out, &tally, care.staged()?)?;
     repaired(out, &total, args.dry_run)?;
     Ok(match (interrupt.asked(), tally.status()) {
         (true, _) => ExitStatus::Interrupted,
@@ -144,20 +149,20 @@ pub(super) fn repair(context: &Context, args: &RepairArgs) -> CliResult<ExitStat
 }
 
 fn repair_object(
-    open: &OpenArchive,
+    care: &Care,
     out: &Output,
-    record: &ObjectRecord,
+    subject: &Subject,
     health: &ObjectHealth,
     dry_run: bool,
 ) -> CliResult<RepairOutcome> {
-    let plan = health.plan(&open.archive)?;
+    let plan = health.plan(&care.archive)?;
     print_plan(out, &plan)?;
     if dry_run {
         return Ok(RepairOutcome::default());
     }
-    let outcome = open.archive.execute(&plan, &|step| tracing::info!(?step, "repairing"))?;
-    let after = open.archive.object_health(&record.reference, Depth::Full, &|_| {})?;
-    note(open, record, Depth::Full, &Finding::Looked(after));
+    let outcome = care.archive.execute(&plan, &|step| tracing::info!(?step, "repairing"))?;
+    let after = care.archive.object_health(&subject.reference, Depth::Full, &|_| {})?;
+    note(care, subject, Depth::Full, &Finding::Looked(after));
     Ok(outcome)
 }
 
@@ -171,20 +176,23 @@ fn verdict(finding: &Finding) -> Option<Verdict> {
 }
 
 /// Verifies the store's descriptors and the catalog's journal. Returns what was wrong.
-fn metadata(open: &OpenArchive, repair: bool) -> CliResult<Vec<String>> {
-    let mut wrong = open.archive.verify_descriptors(repair)?;
-    wrong.extend(open.catalog.verify_journal(repair)?.into_iter().map(|what| format!("catalog journal: {what}")));
+fn metadata(care: &Care, repair: bool) -> CliResult<Vec<String>> {
+    let mut wrong = care.archive.verify_descriptors(repair)?;
+    let healer =
+        if repair && !care.ledger.heals_journal() { "; `blockframe repair` with the key mends it" } else { "" };
+    let faults = care.ledger.verify_journal(repair)?;
+    wrong.extend(faults.into_iter().map(|what| format!("catalog journal: {what}{healer}")));
     Ok(wrong)
 }
 
 /// Names what lies in the store besides the archive. That is no damage, and nothing is done about it.
-fn tell_strangers(open: &OpenArchive, out: &Output) -> CliResult<()> {
+fn tell_strangers(care: &Care, out: &Output) -> CliResult<()> {
     let mut known = HashSet::new();
-    open.catalog.objects(None, &mut |record| {
-        known.insert(record.reference.name.to_string());
+    care.ledger.objects(&mut |subject| {
+        known.insert(subject.reference.name.to_string());
         true
     })?;
-    let found = strangers(&open.archive, &|name| Ok(known.contains(name)))?;
+    let found = strangers(&care.archive, &|name| Ok(known.contains(name)))?;
     for (names, what) in [
         (
             &found.orphans,
@@ -203,30 +211,31 @@ fn tell_strangers(open: &OpenArchive, out: &Output) -> CliResult<()> {
 }
 
 /// The objects of a path, or all of them; those unverified for longest first when that matters.
-fn select(open: &OpenArchive, path: Option<&OsStr>, oldest_first: bool) -> CliResult<Vec<ObjectRecord>> {
+fn select(care: &Care, path: Option<&OsStr>, oldest_first: bool) -> CliResult<Vec<Subject>> {
     let wanted = match path {
-        Some(_) => Some(objects_below(open, path)?),
+        Some(_) => Some(objects_below(care, path)?),
         None => None,
     };
-    let mut records = Vec::new();
-    open.catalog.objects(None, &mut |record| {
-        if wanted.as_ref().is_none_or(|wanted| wanted.contains(&record.reference.name)) {
-            records.push(record);
+    let mut subjects = Vec::new();
+    care.ledger.objects(&mut |subject| {
+        if wanted.as_ref().is_none_or(|wanted| wanted.contains(&subject.reference.name)) {
+            subjects.push(subject);
         }
         true
     })?;
     if oldest_first {
-        let mut dated = Vec::with_capacity(records.len());
-        for record in records {
-            dated.push((open.health.verified(&record.reference.name)?.map(|(at, _)| at), record));
+        let mut dated = Vec::with_capacity(subjects.len());
+        for subject in subjects {
+            dated.push((care.ledger.verified(&subject.reference.name)?.map(|(at, _)| at), subject));
         }
         dated.sort_by_key(|(at, _)| *at);
-        records = dated.into_iter().map(|(_, record)| record).collect();
+        subjects = dated.into_iter().map(|(_, subject)| subject).collect();
     }
-    Ok(records)
+    Ok(subjects)
 }
 
-fn objects_below(open: &OpenArchive, path: Option<&OsStr>) -> CliResult<HashSet<ObjectName>> {
+fn objects_below(care: &Care, path: Option<&OsStr>) -> CliResult<HashSet<ObjectName>> {
+    let open = care.names_for("a path")?;
     let (path, inode) = resolve(&open.catalog, path)?;
     let mut names = HashSet::new();
     let mut add = |_: &EntryPath, inode: &crate::catalog::Inode| {
@@ -246,28 +255,37 @@ fn objects_below(open: &OpenArchive, path: Option<&OsStr>) -> CliResult<HashSet<
 }
 
 /// Remembers a full verification for `status`, and for what is verified next.
-fn note(open: &OpenArchive, record: &ObjectRecord, depth: Depth, finding: &Finding) {
+fn note(care: &Care, subject: &Subject, depth: Depth, finding: &Finding) {
     let (Depth::Full, Some(verdict)) = (depth, verdict(finding)) else { return };
-    let now = open.archive.clock().now();
+    let now = care.archive.clock().now();
     // A log that cannot be written must not stop the verification.
-    if let Err(error) = open.health.set_verified(&record.reference.name, now, verdict) {
+    if let Err(error) = care.ledger.set_verified(&subject.reference.name, now, verdict) {
         tracing::warn!(%error, "cannot remember the verification");
     }
 }
 
-fn report(open: &OpenArchive, record: &ObjectRecord, finding: &Finding) -> CliResult<Option<DamageReport>> {
+/// Whether an object of a closed archive was removed by another process since it was listed. With the catalog what
+/// is listed is what must be there.
+fn is_gone(care: &Care, subject: &Subject, finding: &Finding) -> CliResult<bool> {
+    Ok(matches!(finding, Finding::ManifestLost(_))
+        && care.is_closed()
+        && !care.ledger.knows(&subject.reference.name)?)
+}
+
+fn report(care: &Care, subject: &Subject, finding: &Finding) -> CliResult<Option<DamageReport>> {
+    let object = &subject.reference;
     Ok(match finding {
         Finding::Looked(health) if health.verdict == Verdict::Healthy => None,
-        Finding::Looked(health) => Some(DamageReport::new(&open.archive, &open.catalog, record, health)?),
-        Finding::ManifestLost(error) => Some(DamageReport::lost(&open.catalog, record, error)?),
+        Finding::Looked(health) => Some(DamageReport::new(care, object, health)?),
+        Finding::ManifestLost(error) => Some(DamageReport::lost(care, object, error)?),
         Finding::Failed(error) => {
-            tracing::error!("object {} cannot be looked at: {}", record.reference.name, chain(error));
+            tracing::error!("object {} cannot be looked at: {}", object.name, chain(error));
             None
         }
     })
 }
 
-fn summary(out: &Output, tally: &Tally, staged: u64) -> CliResult<()> {
+fn summary(out: &Output, tally: &Tally, staged: Option<u64>) -> CliResult<()> {
     for problem in &tally.metadata {
         out.line(problem)?;
     }
@@ -286,7 +304,7 @@ fn summary(out: &Output, tally: &Tally, staged: u64) -> CliResult<()> {
         tally.damaged,
         units::size(tally.verified),
     ))?;
-    if staged > 0 {
+    if let Some(staged) = staged.filter(|staged| *staged > 0) {
         out.line(format_args!("{} staged and not committed yet: without redundancy", units::plural(staged, "file")))?;
     }
     out.json(&serde_json::json!({

@@ -12,6 +12,7 @@ use crate::cli::new_secret::{NewPhrase, slot_from, slot_from_person};
 use crate::cli::output::Table;
 use crate::cli::secrets::Origin;
 use crate::cli::units;
+use crate::cli::unlock::keep_out_of_core_dumps;
 use crate::cli::unlock::{configured, slots_text};
 use crate::codec::seal::CipherSuite;
 use crate::format::layout::{KEY_RING, PRIVATE_DIR, RECOVERY_TEXT, STORE_DESCRIPTOR, STORE_DESCRIPTOR_COPY};
@@ -36,7 +37,10 @@ pub(super) fn run(context: &Context, args: &InitArgs) -> CliResult<ExitStatus> {
     descriptor.compression = args.compress;
     descriptor.encryption = cipher;
     let keys = match cipher {
-        Some(_) => Some(FirstKeys::make(context, args, &descriptor, now)?),
+        Some(_) => {
+            keep_out_of_core_dumps();
+            Some(FirstKeys::make(context, args, &descriptor, now)?)
+        }
         None => None,
     };
     std::fs::create_dir_all(&directory)
@@ -55,7 +59,7 @@ pub(super) fn run(context: &Context, args: &InitArgs) -> CliResult<ExitStatus> {
         archive = archive.unlocked(ring.keys().clone());
     }
     let archive = Arc::new(archive);
-    Catalog::create(&directory, &archive)?;
+    Catalog::create_trusted(&directory, &archive, context.trusted_heads())?;
     show(context, &directory, &archive, &domain, keys.as_ref())?;
     Ok(ExitStatus::Done)
 }

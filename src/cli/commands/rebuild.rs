@@ -17,7 +17,7 @@ pub(super) fn run(context: &Context, args: &RebuildArgs) -> CliResult<ExitStatus
         RebuildFrom::Journal => RebuildSource::Journal,
         RebuildFrom::Objects => RebuildSource::Objects,
     };
-    let report = catalog::rebuild(&base.directory, &base.archive, source)?;
+    let report = catalog::rebuild_trusted(&base.directory, &base.archive, source, base.heads.clone())?;
     let totals = base.open_catalog()?.catalog.totals()?;
     let out = context.out();
     for fault in &report.journal_faults {

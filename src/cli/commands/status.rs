@@ -4,9 +4,11 @@ use super::scrub;
 use crate::archive::{Event, Verdict};
 use crate::base::{ObjectName, Timestamp};
 use crate::catalog::{HistoryUsage, NamespaceTotals};
+use crate::cli::care::Care;
 use crate::cli::context::{Context, OpenArchive};
 use crate::cli::error::CliResult;
 use crate::cli::exit::ExitStatus;
+use crate::cli::output::Output;
 use crate::cli::units;
 use crate::cli::unlock::EncryptionSummary;
 use crate::cli::writes::leftovers;
@@ -31,15 +33,31 @@ struct Verification {
     oldest: Option<i64>,
     #[serde(skip)]
     examples: Vec<ObjectName>,
+    #[serde(skip)]
+    objects: u64,
+    /// Bytes of all shards.
+    #[serde(skip)]
+    stored: u64,
+}
+
+impl Verification {
+    fn status(&self) -> ExitStatus {
+        match (self.lost, self.damaged) {
+            (1.., _) => ExitStatus::DataLost,
+            (_, 1..) => ExitStatus::DamageFound,
+            _ => ExitStatus::Done,
+        }
+    }
 }
 
 /// Shows the state.
 pub(super) fn run(context: &Context) -> CliResult<ExitStatus> {
-    let open = context.open()?;
+    let care = context.open_for_care(false)?;
     let out = context.out();
+    let Some(open) = &care.names else { return closed(out, &care) };
     let rules = open.archive.descriptor();
     let totals = open.catalog.totals()?;
-    let verification = verification(&open)?;
+    let verification = verification(&care)?;
     let events = open.health.recent_events(SHOWN_EVENTS)?;
     let space = open.archive.store().space()?;
     let now = open.archive.clock().now();
@@ -59,14 +77,14 @@ pub(super) fn run(context: &Context) -> CliResult<ExitStatus> {
     ))?;
     let encryption = EncryptionSummary::of(&open.archive)?;
     out.line(format_args!("encryption  {}", encryption.as_ref().map_or("none".into(), EncryptionSummary::text)))?;
-    let redundancy = redundancy(rules, &totals);
+    let redundancy = redundancy(rules, Some(&totals));
     out.line(format_args!("redundancy  {redundancy}"))?;
     out.line(damage_line(&verification))?;
     for object in &verification.examples {
         out.line(format_args!("            {object}"))?;
     }
-    out.line(format_args!("scrub       {}", scrub::one_line(&open)?))?;
-    let staged = Staged::of(&open)?;
+    out.line(format_args!("scrub       {}", scrub::one_line(&care)?))?;
+    let staged = Staged::of(open)?;
     out.line(format_args!("staged      {}", staged.text(now)))?;
     let history = open.catalog.history_usage()?;
     out.line(format_args!("versions    {}", versions_text(&history, now)))?;
@@ -89,16 +107,65 @@ pub(super) fn run(context: &Context) -> CliResult<ExitStatus> {
         "encryption": encryption,
         "redundancy": redundancy,
         "verification": verification,
-        "scrub": scrub::document(&open)?,
+        "scrub": scrub::document(&care)?,
         "staged": staged,
         "versions": { "bytes": history.bytes, "oldest": history.oldest.map(units::rfc3339) },
         "events": events,
     }))?;
-    Ok(match (verification.lost, verification.damaged) {
-        (1.., _) => ExitStatus::DataLost,
-        (_, 1..) => ExitStatus::DamageFound,
-        _ => ExitStatus::Done,
-    })
+    Ok(verification.status())
+}
+
+/// What can be said without the archive's keys.
+fn closed(out: &Output, care: &Care) -> CliResult<ExitStatus> {
+    let rules = care.archive.descriptor();
+    let verification = verification(care)?;
+    let events = care.health.recent_events(SHOWN_EVENTS)?;
+    let space = care.archive.store().space()?;
+    let now = care.archive.clock().now();
+    let Verification { objects, stored, .. } = verification;
+    out.line(oldest_line(&verification, objects, now))?;
+    out.line(format_args!("archive     {} in {}", rules.id, care.directory.display()))?;
+    out.line("contents    how much it is, and in which files, needs the key")?;
+    out.line(format_args!(
+        "stored      {} in {}; {} of {} free on the disk",
+        units::size(stored),
+        units::plural(objects, "object"),
+        units::size(space.free),
+        units::size(space.total),
+    ))?;
+    let redundancy = redundancy(rules, None);
+    out.line(format_args!("redundancy  {redundancy}"))?;
+    // A key ring that cannot be read is damage, which `health` tells of: the rest is shown all the same.
+    let encryption = EncryptionSummary::of(&care.archive).unwrap_or_else(|error| {
+        tracing::error!("{error}");
+        None
+    });
+    out.line(format_args!("encryption  {}", encryption.as_ref().map_or("unknown".into(), EncryptionSummary::text)))?;
+    out.line(damage_line(&verification))?;
+    for object in &verification.examples {
+        out.line(format_args!("            {object}"))?;
+    }
+    out.line(format_args!("scrub       {}", scrub::one_line(care)?))?;
+    out.line(if events.is_empty() { "events      none" } else { "events" })?;
+    for event in &events {
+        out.line(format_args!("  {}", event_line(event)))?;
+    }
+    out.json(&serde_json::json!({
+        "archive": rules.id,
+        "directory": care.directory,
+        "profile": rules.profile,
+        "objects": objects,
+        "stored_bytes": stored,
+        "disk_total": space.total,
+        "disk_free": space.free,
+        "redundancy": redundancy,
+        "encryption": encryption,
+        "verification": verification,
+        "scrub": scrub::document(care)?,
+        "events": events,
+        "names_need_key": true,
+    }))?;
+    Ok(verification.status())
 }
 
 fn versions_text(history: &HistoryUsage, now: Timestamp) -> String {
@@ -158,11 +225,13 @@ impl Staged {
     }
 }
 
-fn verification(open: &OpenArchive) -> CliResult<Verification> {
+fn verification(care: &Care) -> CliResult<Verification> {
     let mut all = Verification::default();
     let mut result = Ok(());
-    open.catalog.objects(None, &mut |record| {
-        match open.health.verified(&record.reference.name) {
+    care.ledger.objects(&mut |subject| {
+        all.objects += 1;
+        all.stored = all.stored.saturating_add(subject.stored_len);
+        match care.ledger.verified(&subject.reference.name) {
             Ok(None) => all.unverified += 1,
             Ok(Some((at, verdict))) => {
                 all.oldest = Some(all.oldest.map_or(at.seconds, |oldest| oldest.min(at.seconds)));
@@ -170,7 +239,7 @@ fn verification(open: &OpenArchive) -> CliResult<Verification> {
                 if verdict != Verdict::Healthy {
                     all.damaged += 1;
                     if all.examples.len() < SHOWN_EVENTS {
-                        all.examples.push(record.reference.name);
+                        all.examples.push(subject.reference.name);
                     }
                 }
             }
@@ -196,12 +265,10 @@ fn oldest_line(verification: &Verification, objects: u64, now: Timestamp) -> Str
     }
 }
 
-fn redundancy(rules: &ArchiveDescriptor, totals: &NamespaceTotals) -> String {
+fn redundancy(rules: &ArchiveDescriptor, totals: Option<&NamespaceTotals>) -> String {
     let least = rules.tiers.iter().map(|tier| tier.m).min().unwrap_or(0);
     let survives = format!("profile {}: any {least} lost shards of a block are healed", rules.profile);
-    if totals.content_bytes == 0 {
-        return survives;
-    }
+    let Some(totals) = totals.filter(|totals| totals.content_bytes > 0) else { return survives };
     let extra = totals.stored_bytes.saturating_sub(totals.content_bytes) as f64 / totals.content_bytes as f64;
     format!("{survives}, at {:.0} % overhead; the loss of the whole disk is not survived", extra * 100.0)
 }

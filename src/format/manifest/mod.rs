@@ -29,8 +29,6 @@ const VERSION_ENCODED: u64 = 3;
 /// The erasure code's name: `reed-solomon-simd` 3 with its default rate over
 /// GF(2^16), 64-byte units; one data shard is copied.
 pub const ERASURE_CODE: &str = "rs16-simd3";
-/// The readable part of the names of encrypted objects.
-const SEALED_NAME: &[u8] = b"sealed";
 
 /// Cipher of a stored content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -177,7 +175,7 @@ impl Manifest {
         outer: Vec<BlockRoots>,
         with: SealWith,
     ) -> Result<Self, FormatError> {
-        let name = ObjectName::new(SEALED_NAME, &with.object_hash);
+        let name = ObjectName::sealed(&with.object_hash);
         let (archive, facts) = facts_of(parts, content, &geometry, Some(with.sealing));
         facts.check(&geometry)?;
         let mut seal = Seal { suite: with.suite, epoch: with.epoch, bytes: Vec::new() };

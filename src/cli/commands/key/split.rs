@@ -31,11 +31,11 @@ pub(super) fn run(context: &Context, args: &SplitKeyArgs) -> CliResult<ExitStatu
     let slot = NewSlot::new(SlotSecret::random(SlotKind::Shares, &secret)?, label);
     let id = change.unlocked.ring.add_slot(&slot, change.now)?;
     let sheets = sheets(&shares, &change);
-    if let Some(paper) = &mut paper {
-        if let Err(error) = write(paper, &sheets) {
-            paper.take_back();
-            return Err(error);
-        }
+    if let Some(paper) = &mut paper
+        && let Err(error) = write(paper, &sheets)
+    {
+        paper.take_back();
+        return Err(error);
     }
     change.save_with(paper.as_ref())?;
     show(context, &change, id, &shares, &sheets, paper.as_ref())?;

@@ -1,0 +1,2 @@
+#![no_main]
+blockframe_fuzz::libfuzzer!(sealed_manifest);
