@@ -18,12 +18,15 @@ use kit::content;
 use kit::program::{Place, can_mount};
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, symlink};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const PASSPHRASE: &str = "quartz-jigsaw-vex-dwarf-passphrase";
 const SECOND_PASSPHRASE: &str = "sphinx-of-black-quartz-second-passphrase";
+
+/// Inode, length and time of the last change of each file.
+type Searched = BTreeMap<PathBuf, Option<(u64, u64, i64, i64)>>;
 
 /// What must not be found, by what it is.
 #[derive(Default)]
@@ -98,9 +101,17 @@ impl Markers {
     }
 
     /// By file, what is found in it or in its name.
-    fn found_below(&self, directory: &Path) -> BTreeMap<PathBuf, Vec<String>> {
+    ///
+    /// `searched` says which files were as they are now when they were searched before: what went in since then is
+    /// not in them.
+    fn found_below(&self, directory: &Path, searched: &mut Searched) -> BTreeMap<PathBuf, Vec<String>> {
         let mut found = BTreeMap::new();
         for path in everything_below(directory) {
+            let state =
+                fs::symlink_metadata(&path).map(|now| (now.ino(), now.len(), now.ctime(), now.ctime_nsec())).ok();
+            if searched.insert(path.clone(), state) == Some(state) && state.is_some() {
+                continue;
+            }
             let mut seen = self.found_in(path.strip_prefix(directory).unwrap().as_os_str().as_encoded_bytes());
             let kind = fs::symlink_metadata(&path).map(|metadata| metadata.file_type());
             let bytes = match kind {
@@ -142,6 +153,7 @@ struct Scenario {
     place: Place,
     markers: Markers,
     encrypted: bool,
+    searched: Searched,
     /// Everything that was ever found in an archive in clear.
     seen: Vec<String>,
 }
@@ -178,7 +190,7 @@ impl Scenario {
         } else {
             place.ok(words);
         }
-        Self { place, markers, encrypted, seen: Vec::new() }
+        Self { place, markers, encrypted, searched: Searched::new(), seen: Vec::new() }
     }
 
     /// A file of markers.
@@ -215,11 +227,11 @@ impl Scenario {
 
     /// Nothing is in the archive, nor in what this machine keeps outside of it.
     fn nothing_is_found(&mut self, when: &str) {
-        let found = self.markers.found_below(&self.place.archive());
+        let found = self.markers.found_below(&self.place.archive(), &mut self.searched);
         if self.encrypted {
             assert!(found.is_empty(), "{when}: {found:#?}");
             for other in [".local", ".cache", ".state"] {
-                let found = self.markers.found_below(&self.place.path(other));
+                let found = self.markers.found_below(&self.place.path(other), &mut self.searched);
                 assert!(found.is_empty(), "{when}: {found:#?}");
             }
         } else {
@@ -233,7 +245,7 @@ impl Scenario {
         let directory = source.join("Mark0fDirectory");
         self.markers.text("Mark0fDirectory");
         fs::create_dir_all(&directory).unwrap();
-        for (seed, len) in (1..).zip([60, 900, 5000, 70_001, 1_234_567, 11_345_679]) {
+        for (seed, len) in (1..).zip([60, 900, 5000, 70_001, 1_234_567, 1_545_679]) {
             self.write(&directory.join(format!("Mark0fName-{seed}")), len, seed);
         }
         self.link(&directory.join("Mark0fLink"), "Mark0fTarget/nowhere");
@@ -283,7 +295,7 @@ impl Scenario {
         let old = mnt.join("Mark0fSource/Mark0fDirectory/Mark0fName-6");
         let file = fs::File::options().write(true).open(&old).unwrap();
         self.markers.text("Mark0fMiddleOfAnOldFile");
-        std::os::unix::fs::FileExt::write_all_at(&file, b"Mark0fMiddleOfAnOldFile", 5_000_000).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, b"Mark0fMiddleOfAnOldFile", 777_777).unwrap();
         self.nothing_is_found("while a file is open");
         file.sync_all().unwrap();
         self.nothing_is_found("after fsync");
@@ -336,10 +348,10 @@ impl Scenario {
     fn damaged(&mut self) {
         let mut files = everything_below(&self.place.archive());
         files.retain(|path| {
-            path.is_file() && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("segment_"))
+            path.is_file() && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("data"))
         });
         files.sort();
-        let victim = files.first().unwrap_or_else(|| panic!("there are no segments"));
+        let victim = files.first().unwrap_or_else(|| panic!("there are no shards"));
         let mut bytes = fs::read(victim).unwrap();
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
