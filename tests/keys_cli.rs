@@ -366,8 +366,11 @@ fn an_archive_that_is_not_encrypted_has_no_keys() {
     assert_eq!(json(&place.ok(["--json", "status"]))["encryption"], Value::Null);
 }
 
+/// What is waited for on the terminal, and what is typed then.
+type Line<'a> = (&'a str, &'a dyn Fn(&str) -> String);
+
 /// Runs the program on a terminal of its own, and types each answer when its question shows.
-fn on_a_terminal(place: &Place, arguments: &str, talk: &[(&str, &dyn Fn(&str) -> String)]) -> Option<(i32, String)> {
+fn on_a_terminal(place: &Place, arguments: &str, talk: &[Line<'_>]) -> Option<(i32, String)> {
     if let Err(error) = Command::new("script").arg("--version").output() {
         eprintln!("skipped: there is no `script` here: {error}");
         return None;
@@ -423,7 +426,7 @@ fn a_person_is_asked_twice_and_types_words_back() {
         let place = format!(" {number}. ");
         format!("{}\n", table.split(&place).nth(1).unwrap().split_whitespace().next().unwrap())
     };
-    let talk: &[(&str, &dyn Fn(&str) -> String)] = &[
+    let talk: &[Line<'_>] = &[
         ("New passphrase: ", &type_it),
         ("The same again: ", &wrong),
         ("New passphrase: ", &type_it),
@@ -439,7 +442,7 @@ fn a_person_is_asked_twice_and_types_words_back() {
     assert_eq!(status, 0, "{said}");
     assert!(!said.contains(HUSH), "what was typed showed: {said}");
     assert_eq!(said.matches("  24. ").count(), 1, "the phrase was shown more than once: {said}");
-    let right: &[(&str, &dyn Fn(&str) -> String)] = &[("Passphrase of ", &wrong), ("Passphrase of ", &type_it)];
+    let right: &[Line<'_>] = &[("Passphrase of ", &wrong), ("Passphrase of ", &type_it)];
     let (status, said) = on_a_terminal(&place, "ls", right).unwrap();
     assert!(status == 0 && !said.contains(HUSH), "{said}");
     // The phrase itself is understood at the same question.
@@ -450,8 +453,7 @@ fn a_person_is_asked_twice_and_types_words_back() {
     let give_up = |_: &str| "\x03".to_string();
     let (status, _) = on_a_terminal(&place, "ls", &[("Passphrase of ", &give_up)]).unwrap();
     assert_eq!(status, 130);
-    let thrice: &[(&str, &dyn Fn(&str) -> String)] =
-        &[("Passphrase of ", &wrong), ("Passphrase of ", &wrong), ("Passphrase of ", &wrong)];
+    let thrice: &[Line<'_>] = &[("Passphrase of ", &wrong), ("Passphrase of ", &wrong), ("Passphrase of ", &wrong)];
     let (status, said) = on_a_terminal(&place, "ls", thrice).unwrap();
     assert!(status == 6 && said.contains("what was typed"), "{said}");
 }

@@ -20,6 +20,7 @@ mod recovery;
 mod replica;
 mod sealing;
 mod trusted_head;
+mod trusted_ring;
 mod writer;
 mod writes;
 

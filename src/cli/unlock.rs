@@ -242,7 +242,10 @@ pub(super) fn unlock(
         }
     };
     match opened {
-        Some((ring, secret)) => Ok(Unlocked { copies: attempt.copies, ring, secret }),
+        Some((ring, secret)) => {
+            context.trusted_heads().check_ring(store.label(), ring.keys(), ring.ring().generation())?;
+            Ok(Unlocked { copies: attempt.copies, ring, secret })
+        }
         None => Err(attempt.failure()),
     }
 }

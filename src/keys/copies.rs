@@ -233,7 +233,7 @@ impl OpenRing {
     pub fn save(&mut self, store: &dyn BlockStore) -> KeyResult<()> {
         self.refuse_if_changed(store)?;
         self.ring.generation = self.ring.generation.saturating_add(1);
-        let bytes = self.to_bytes()?;
+        let bytes = self.authenticate()?;
         // What could not be read again must not replace what can.
         KeyRing::from_bytes(&bytes)?;
         let [first, second] = NAMES;

@@ -306,8 +306,8 @@ impl OpenRing {
         self.ring.epochs.drain(..before_last).map(|epoch| epoch.epoch).collect()
     }
 
-    /// The ring's bytes, authenticated anew.
-    pub(super) fn to_bytes(&mut self) -> KeyResult<Vec<u8>> {
+    /// Authenticates the ring anew, and gives its file's bytes.
+    pub(super) fn authenticate(&mut self) -> KeyResult<Vec<u8>> {
         self.ring.mac = Hex(*self.ring.mac(&self.keys)?.as_bytes());
         Ok(sealed_json::seal(WHAT, &self.ring)?)
     }

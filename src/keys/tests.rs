@@ -227,7 +227,7 @@ fn slots_cannot_be_swapped_between_places_or_rings() {
 fn a_ring_of_somebody_else_does_not_open_with_the_owners_secret() {
     let (store, _) = place(&[slot(SlotKind::Passphrase, "p")]);
     let (_, mut foreign) = place(&[slot(SlotKind::Passphrase, "attacker")]);
-    let bad = foreign.to_bytes().unwrap();
+    let bad = foreign.authenticate().unwrap();
     store.write(&key(KEY_RING), &bad).unwrap();
     store.write(&key(KEY_RING_COPY), &bad).unwrap();
     assert!(matches!(open(&store, &passphrase("p")), Err(KeyError::WrongSecret)));
@@ -426,10 +426,10 @@ fn what_is_missing_or_damaged_by_itself_is_mended_without_a_key() {
     assert!(matches!(&check(true)[..], [(_, Some(heal))] if heal.outcome.is_ok()));
     assert_eq!((bytes(&store, KEY_RING), check(true).len()), (newest, 0));
     let (_, mut foreign) = place(&[slot(SlotKind::Passphrase, "attacker")]);
-    store.write(&key(KEY_RING), &foreign.to_bytes().unwrap()).unwrap();
+    store.write(&key(KEY_RING), &foreign.authenticate().unwrap()).unwrap();
     assert!(matches!(&check(true)[..], [(told, Some(_))] if told.contains("vouch")));
     for name in [KEY_RING, KEY_RING_COPY] {
-        store.write(&key(name), &foreign.to_bytes().unwrap()).unwrap();
+        store.write(&key(name), &foreign.authenticate().unwrap()).unwrap();
     }
     assert!(matches!(&check(true)[..], [(told, None)] if told.contains("vouch")));
     store.delete(&key(KEY_RING)).unwrap();
@@ -451,7 +451,7 @@ fn a_ring_of_parameters_that_would_take_all_memory_is_no_ring() {
     ];
     for bomb in bombs {
         ring.ring.slots[0].kdf = bomb.clone();
-        let bad = ring.to_bytes().unwrap();
+        let bad = ring.authenticate().unwrap();
         assert!(matches!(KeyRing::from_bytes(&bad), Err(FormatError::Invalid { .. })), "{bomb:?}");
         store.write(&key(KEY_RING), &bad).unwrap();
         assert!(open(&store, &passphrase("p")).is_ok(), "the other copy serves");
