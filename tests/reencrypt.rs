@@ -243,7 +243,7 @@ fn a_stop_of_the_store_at_any_operation_loses_nothing_and_the_next_run_finishes(
         drop(opened);
         memory.crash(nth);
         // With the database as it was then, and with none.
-        let lost_home = nth % 3 == 0;
+        let lost_home = (nth / 3) % 3 == 0;
         let what = format!("operation {nth}, done but untold: {untold}, database lost: {lost_home}: {outcome:?}");
         let home = if lost_home { scratch() } else { home };
         let mut opened = open(memory.clone(), home.path());
@@ -267,7 +267,7 @@ fn a_stop_of_the_store_at_any_operation_loses_nothing_and_the_next_run_finishes(
         if done {
             break;
         }
-        nth += if thorough { 1 } else { 5 };
+        nth += if thorough { 1 } else { 3 };
     }
     println!("{stopped} stops, {begun} of them after the rotation");
     assert!(begun > 10 && stopped > begun);

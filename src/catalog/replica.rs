@@ -181,6 +181,12 @@ impl Replica {
         Ok(oldest)
     }
 
+    /// Whether some file is of an earlier epoch than the current one.
+    pub(super) fn has_outdated(&self) -> CatalogResult<bool> {
+        let Some(current) = self.keys.current() else { return Ok(false) };
+        Ok(self.oldest_epoch()?.is_some_and(|epoch| epoch < current))
+    }
+
     /// Whether new groups should not go to this journal: a later epoch has begun, or it does not tell its own.
     pub(super) fn is_outdated(&self, start: u64) -> CatalogResult<bool> {
         match self.keys.current() {

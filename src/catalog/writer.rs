@@ -185,7 +185,8 @@ impl CatalogWriter {
     /// After a rotation of the keys the journal is begun anew, so that the new epoch's key seals what is written.
     pub fn follow_epoch(&self) -> CatalogResult<()> {
         let head = self.state().head;
-        if self.shared.site.replica.is_outdated(head.file)? {
+        // Files of an old epoch may also be left by a replacement that was cut off.
+        if self.shared.site.replica.is_outdated(head.file)? || self.shared.site.replica.has_outdated()? {
             tracing::info!("the catalog's journal is begun anew with the key of the current epoch");
             self.rewrite_journal()?;
         }
