@@ -7,8 +7,9 @@ use crate::tools::{
     Dice, Figure, Mount, Table, blockframe, drop_caches, gocryptfs_init, installed, read_through, run, timed,
     write_random,
 };
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -47,11 +48,10 @@ impl Bed<'_> {
         self.init(flags);
         drop_caches();
         read_through(input);
-        let figure = timed(None, || {
+        timed(None, || {
             run(self.on_archive().args(["commit", "-q"]).arg(input));
             run(&mut Command::new("sync"));
-        });
-        figure
+        })
     }
 
     fn alternate(&self, sides: [&dyn Fn() -> Figure; 2]) -> [Vec<Figure>; 2] {
@@ -79,6 +79,7 @@ pub fn measure(settings: &Settings, table: &mut Table) {
     };
     fs::create_dir_all(&dir).unwrap();
     fs::write(&bed.passphrase, "correct horse battery staple\n").unwrap();
+    fs::set_permissions(&bed.passphrase, Permissions::from_mode(0o600)).unwrap();
     write_random(&bed.noise, settings.big << 20, &mut Dice::new(3));
     unlock(&bed, table);
     commits(&bed, table);

@@ -4,7 +4,7 @@
 use super::source::{ContentSource, is_hole};
 use super::{Archive, ArchiveError, ArchiveResult};
 use crate::base::{ArchiveId, ContentRange, LEAF_SIZE, SegmentIndex};
-use crate::codec::compress::{self, CodecSpec, FrameEncoder, FrameTable};
+use crate::codec::compress::{self, CodecSpec, CompressError, FrameEncoder, FrameTable};
 use crate::codec::seal::{CipherSuite, Tag};
 use crate::format::geometry::Geometry;
 use crate::format::sealing::{self, SealFooter, SegmentContext};
@@ -60,6 +60,8 @@ impl Archive {
 impl Sealer {
     /// With the newest keys; for a new line unless one is given.
     pub(super) fn new(archive: &Archive, suite: CipherSuite, line: Option<ObjectLine>) -> ArchiveResult<Self> {
+        // Another process may have begun an epoch. What is written from then on has its key.
+        archive.follow_ring();
         let keys = archive.keys().ok_or_else(ArchiveError::locked)?.current();
         let line = match line {
             Some(line) => line,
@@ -161,13 +163,17 @@ impl Encoding {
             read(source, start + done, part)?;
             let frames = part.chunks(compress::FRAME_LEN as usize);
             if wide && frames.len() > 1 {
-                let encode = |frame: &[u8]| {
+                // Each frame for itself, so that the bytes do not depend on who encodes what.
+                let encode = |encoder: &mut Result<FrameEncoder, CompressError>, frame: &[u8]| {
+                    let encoder = encoder.as_mut().map_err(|error| ArchiveError::Internal(error.to_string()))?;
                     let mut chunk = Vec::new();
-                    FrameEncoder::new(spec)?.encode(frame, &mut chunk)?;
+                    encoder.begin();
+                    encoder.encode(frame, &mut chunk)?;
                     Ok(chunk)
                 };
+                let frames = part.par_chunks(compress::FRAME_LEN as usize);
                 let encoded: Vec<ArchiveResult<Vec<u8>>> =
-                    part.par_chunks(compress::FRAME_LEN as usize).map(encode).collect();
+                    frames.map_init(|| FrameEncoder::new(spec), encode).collect();
                 for chunk in encoded {
                     let chunk = chunk?;
                     chunks.push(chunk.len() as u32);

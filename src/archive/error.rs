@@ -116,7 +116,7 @@ pub enum ArchiveError {
 
 impl ArchiveError {
     /// Something of an encrypted archive is needed that only its keys open.
-    pub(super) fn locked() -> Self {
+    pub(crate) fn locked() -> Self {
         Self::Format(FormatError::Sealed { what: "archive" })
     }
 

@@ -128,8 +128,13 @@ impl Shared {
             };
         };
         let Some(keys) = &self.keys else { return Ok(()) };
-        let unknown = ArchiveError::UnknownEpoch { object: object.clone(), epoch };
-        let Some(keys) = Epoch::new(epoch).and_then(|epoch| keys.epoch(epoch)) else { return Err(unknown) };
+        let known = || Epoch::new(epoch).and_then(|epoch| keys.epoch(epoch));
+        // Another process may have begun it.
+        let found = known().or_else(|| {
+            self.follow_ring();
+            known()
+        });
+        let Some(keys) = found else { return Err(ArchiveError::UnknownEpoch { object, epoch }) };
         manifest.open(&keys.manifest_key())?;
         let named = keys.object_hash(&manifest.facts()?.key.hash);
         if object.hash() != Some(named) {

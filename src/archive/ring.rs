@@ -1,8 +1,8 @@
 //! The key ring of an encrypted archive's store: healed when it was opened,
 //! looked at without a key.
 
-use super::{Archive, Event, EventKind};
-use crate::keys::{KeyResult, OpenRing, RingCopies, RingHeal};
+use super::{Archive, Event, EventKind, Shared};
+use crate::keys::{KeyError, KeyResult, OpenRing, RingCopies, RingHeal};
 
 impl Archive {
     /// Both copies of the store's key ring.
@@ -17,6 +17,20 @@ impl Archive {
             self.ring_healed(&heal);
         }
         self.unlocked(ring.keys().clone())
+    }
+
+    /// Makes the epochs known that other processes began since the key ring was opened. Never
+    /// fails: without a readable ring the keys stay as they are.
+    pub fn follow_ring(&self) {
+        self.shared.follow_ring();
+    }
+
+    /// The key ring as it is now, opened with the archive's keys.
+    ///
+    /// Errors: those of [`RingCopies`]; `RingMissing` also for an archive that is not unlocked.
+    pub fn open_ring(&self) -> KeyResult<OpenRing> {
+        let keys = self.keys().ok_or_else(|| KeyError::RingMissing { store: self.store().label().into() })?;
+        self.key_ring()?.follow(keys, &self.descriptor().digest()?)
     }
 
     /// Looks at the copies of the key ring; without keys only as far as that
@@ -43,5 +57,17 @@ impl Archive {
         };
         tracing::warn!(file = name, %cause, outcome, "a copy of the key ring was bad");
         self.events().record(Event::new(self.clock().now(), kind, *name, format!("{cause}; {outcome}")));
+    }
+}
+
+impl Shared {
+    /// As [`Archive::follow_ring`].
+    pub(super) fn follow_ring(&self) {
+        let Some(keys) = &self.keys else { return };
+        let followed = RingCopies::read(&*self.store, self.descriptor.id)
+            .and_then(|copies| copies.follow(keys, &self.descriptor.digest()?));
+        if let Err(error) = followed {
+            tracing::debug!(%error, "the key ring cannot be read again");
+        }
     }
 }

@@ -401,6 +401,11 @@ impl Database {
                  DROP TABLE directory;",
             )
         })?;
+        self.count_objects(&mut counters)?;
+        self.store_counters(&counters)
+    }
+
+    fn count_objects(&self, counters: &mut Counters) -> CatalogResult<()> {
         let mut name = String::new();
         loop {
             let page = self.object_page(&name, 1000)?;
@@ -412,6 +417,6 @@ impl Database {
                 add(&mut counters.stored_bytes, 1, facts.stored_len);
             }
         }
-        self.store_counters(&counters)
+        Ok(())
     }
 }

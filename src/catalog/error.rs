@@ -129,6 +129,19 @@ pub enum CatalogError {
         /// The file.
         place: String,
     },
+    /// Both copies of the key ring are older than one that this machine has seen.
+    #[error(
+        "{store} presents generation {presented} of its key ring, this machine has seen {seen}: an older state was put \
+             back, and slots that were removed may be in it; --accept-rollback accepts it, for a disk that you restored"
+    )]
+    OldKeyRing {
+        /// The store.
+        store: String,
+        /// Of the ring that is there.
+        presented: u64,
+        /// Of the newest one seen.
+        seen: u64,
+    },
     /// A store has gone back to an earlier state.
     #[error(
         "{store} presents generation {presented}, this machine has seen {seen}: an older state was put in its place; if \
@@ -207,9 +220,11 @@ impl CatalogError {
             Self::Database { .. } => ErrorClass::Unavailable,
             Self::Newer { .. } | Self::Format(FormatError::Version { .. }) => ErrorClass::NotSupported,
             Self::NoKeys | Self::UnknownEpoch { .. } => ErrorClass::WrongKey,
-            Self::NotPlain { .. } | Self::RolledBack { .. } | Self::Forked { .. } | Self::NotEncrypted { .. } => {
-                ErrorClass::Unavailable
-            }
+            Self::NotPlain { .. }
+            | Self::RolledBack { .. }
+            | Self::OldKeyRing { .. }
+            | Self::Forked { .. }
+            | Self::NotEncrypted { .. } => ErrorClass::Unavailable,
             Self::Damaged { .. } | Self::Format(_) => ErrorClass::Damaged,
             Self::Local { source, .. } => match source.kind() {
                 std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorClass::NoSpace,

@@ -20,6 +20,7 @@ mod recovery;
 mod replica;
 mod sealing;
 mod trusted_head;
+mod trusted_ring;
 mod writer;
 mod writes;
 
@@ -37,7 +38,7 @@ pub use writes::{CatalogRemovals, CatalogWrites};
 use crate::archive::Archive;
 use crate::base::{ContentHash, ObjectName};
 use crate::format::{EntryPath, StagedContent};
-use crate::keys::Purpose;
+use crate::keys::{Epoch, Purpose};
 use blockframe_api::Node;
 use database::{Database, Pool, Use};
 use database_key::DatabaseKey;
@@ -358,6 +359,12 @@ impl Catalog {
         let head = self.read(Database::head)?;
         recovery::journal_faults(&self.shared.site.replica, &head)
     }
+}
+
+/// The oldest epoch whose key journal or snapshot of an encrypted archive still need; `None` where
+/// they need none. A file that does not tell its epoch may need the first.
+pub fn oldest_journal_epoch(archive: &Archive) -> CatalogResult<Option<Epoch>> {
+    Replica::new(archive).oldest_epoch()
 }
 
 /// Verifies journal and snapshot of an archive, file by file: blocks, groups,

@@ -3,8 +3,9 @@
 
 use super::apply::Applier;
 use super::database::Database;
+use super::queries::Member;
 use super::rebuild::RebuildReport;
-use super::{Catalog, CatalogError, CatalogResult, ObjectRecord};
+use super::{Catalog, CatalogError, CatalogResult, NewMember, ObjectRecord, SourceSignature};
 use crate::archive::{Archive, ArchiveResult, ObjectRef};
 use crate::base::{ContentRange, ObjectName};
 use crate::format::bundle::{BundleTable, TAIL_LEN};
@@ -93,6 +94,21 @@ impl Catalog {
     /// The object of this name.
     pub fn object(&self, name: &ObjectName) -> CatalogResult<Option<ObjectRecord>> {
         self.read(|database| Ok(database.object(name)?.map(|(_, facts)| facts.into())))
+    }
+
+    /// The contents that the catalog has in an object.
+    pub fn members_of(&self, object: &ObjectName) -> CatalogResult<Vec<NewMember>> {
+        let members = self.read(|database| match database.object(object)? {
+            Some((id, _)) => database.members(id),
+            None => Ok(Vec::new()),
+        })?;
+        let member = |(hash, offset, size, source): Member| NewMember {
+            hash,
+            offset,
+            size,
+            source: source.map(SourceSignature::from_number),
+        };
+        Ok(members.into_iter().map(member).collect())
     }
 
     /// Whether a bundle's table tells of a name that stands in the namespace,

@@ -159,6 +159,28 @@ impl Replica {
         Ok(epoch)
     }
 
+    /// The oldest epoch that a file says it is of; the first, where one does not say it.
+    pub(super) fn oldest_epoch(&self) -> CatalogResult<Option<Epoch>> {
+        let mut oldest = None;
+        if !self.keys.are_there() {
+            return Ok(oldest);
+        }
+        for (kind, start) in self.files()? {
+            let bytes = match self.store.open(&self.key(&kind.file_name(start))?) {
+                Ok(file) => {
+                    let mut bytes = vec![0; BLOCK_LEN];
+                    file.read_at(0, &mut bytes).is_ok().then_some(bytes)
+                }
+                Err(error) if error.kind() == StoreErrorKind::NotFound => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let opened = bytes.and_then(|bytes| self.keys.open_header(kind, &bytes).ok());
+            let epoch = opened.and_then(|opened| opened.epoch()).unwrap_or(Epoch::FIRST);
+            oldest = Some(oldest.map_or(epoch, |oldest: Epoch| oldest.min(epoch)));
+        }
+        Ok(oldest)
+    }
+
     /// Whether new groups should not go to this journal: a later epoch has begun, or it does not tell its own.
     pub(super) fn is_outdated(&self, start: u64) -> CatalogResult<bool> {
         match self.keys.current() {

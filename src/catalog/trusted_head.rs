@@ -40,6 +40,14 @@ impl TrustedHeads {
         Self { directory: Some(directory), accept_rollback }
     }
 
+    pub(super) fn directory(&self) -> Option<&Path> {
+        self.directory.as_deref()
+    }
+
+    pub(super) fn accepts_rollback(&self) -> bool {
+        self.accept_rollback
+    }
+
     /// Nothing is remembered, so that no rollback is noticed.
     pub fn nowhere() -> Self {
         Self::default()
@@ -191,7 +199,7 @@ fn authentication(archive: ArchiveId, place: &ChainHead, key: &Secret<32>) -> bl
     hasher.finalize()
 }
 
-fn read(file: &Path) -> io::Result<Vec<u8>> {
+pub(super) fn read(file: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     std::fs::File::open(file)?.take(LIMIT).read_to_end(&mut bytes)?;
     Ok(bytes)

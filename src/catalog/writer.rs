@@ -65,7 +65,7 @@ impl CatalogWriter {
         let snapshot_length = shared.site.replica.length(FileKind::Snapshot, head.file)?.unwrap_or(0);
         let state = State { database, head, snapshot_length, unsealed: Cell::new(false), remembered: 0, broken: false };
         let writer = Self { shared: shared.clone(), state: Mutex::new(state), _lock: lock };
-        writer.follow_epoch(head)?;
+        writer.follow_epoch()?;
         Ok(writer)
     }
 
@@ -183,7 +183,8 @@ impl CatalogWriter {
     }
 
     /// After a rotation of the keys the journal is begun anew, so that the new epoch's key seals what is written.
-    fn follow_epoch(&self, head: Head) -> CatalogResult<()> {
+    pub fn follow_epoch(&self) -> CatalogResult<()> {
+        let head = self.state().head;
         if self.shared.site.replica.is_outdated(head.file)? {
             tracing::info!("the catalog's journal is begun anew with the key of the current epoch");
             self.rewrite_journal()?;
@@ -320,10 +321,12 @@ impl CatalogWriter {
             state.remembered = now;
             self.shared.site.memory.remember(state.head.chain);
         }
-        if state.head.length > ROTATE_FROM.max(state.snapshot_length.saturating_mul(2))
+        // A rotation of the keys, by this process or another.
+        let outdated = self.shared.site.replica.is_outdated(state.head.file).unwrap_or(false);
+        if (outdated || state.head.length > ROTATE_FROM.max(state.snapshot_length.saturating_mul(2)))
             && let Err(error) = self.rotate(state)
         {
-            tracing::warn!("the catalog's journal keeps growing, no snapshot can be written: {error}");
+            tracing::warn!("the catalog's journal cannot be begun anew, and keeps growing: {error}");
         }
     }
 

@@ -456,12 +456,23 @@ pub enum KeyCommand {
     /// Add a slot for a new secret that is split into shares, some of which open the archive together
     Split(SplitKeyArgs),
     /// Encrypt what is written from now on with a new key
+    #[command(after_help = ROTATE_HELP)]
     Rotate {
-        /// Encrypt what is stored already anew, too
-        #[arg(long, hide = true)]
+        /// Encrypt what is stored already anew, too; goes on where an interrupted run stopped
+        #[arg(long)]
         reencrypt: bool,
+        /// With --reencrypt: return at once and do it in the background, slowly
+        #[arg(long, requires = "reencrypt")]
+        background: bool,
     },
 }
+
+/// What a rotation is good for.
+const ROTATE_HELP: &str = "\
+A new key protects what is written from now on, and with --reencrypt what is stored too, against somebody who \
+learned the key of an old epoch. It does not protect against somebody who has the archive's key: who kept a copy of \
+an old key ring and a secret that opens it finds in it what opens the new ring as well. Nor does it change copies of \
+the archive that were made before.";
 
 /// A new secret; without one of these a passphrase is asked for.
 #[derive(Debug, Args)]

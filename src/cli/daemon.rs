@@ -410,8 +410,8 @@ fn keep_retention(service: &LiveService, archive: &Archive, versions: &VersionsC
     }
 }
 
-/// Tells systemd, or the process that started this one, that the mount answers.
-fn announce(log: Option<&Log>) -> CliResult<()> {
+/// Tells systemd, or the process that started this one, that the mount answers, or the work in the background has begun.
+pub(super) fn announce(log: Option<&Log>) -> CliResult<()> {
     notify(&[NotifyState::Ready]);
     let Some(log) = log else { return Ok(()) };
     let failed = |error| CliError::io("cannot leave the terminal", error);

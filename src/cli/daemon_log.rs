@@ -17,6 +17,9 @@ use std::path::{Path, PathBuf};
 /// The log is begun anew when it is longer; the one before is kept.
 const MAX_LOG: u64 = 1 << 20;
 
+/// The work of a mount's daemon.
+const DAEMON: &str = "daemon";
+
 /// Where a daemon's log is, or why it has none.
 #[derive(Debug, Clone)]
 pub(super) struct Log {
@@ -26,11 +29,17 @@ pub(super) struct Log {
 impl Log {
     /// That of an archive's daemon.
     pub(super) fn new(directory: &Path, archive: &Archive) -> Self {
+        Self::of(directory, archive, DAEMON)
+    }
+
+    /// That of other work in the background.
+    pub(super) fn of(directory: &Path, archive: &Archive, work: &str) -> Self {
+        let ending = if work == DAEMON { String::new() } else { format!("-{work}") };
         let file = if archive.is_encrypted() {
             volatile_directory(rustix::process::geteuid().is_root(), std::env::var_os("XDG_RUNTIME_DIR"))
-                .map(|volatile| volatile.join(format!("{}.log", archive.descriptor().id)))
+                .map(|volatile| volatile.join(format!("{}{ending}.log", archive.descriptor().id)))
         } else {
-            Ok(state_directory(directory).join("daemon.log"))
+            Ok(state_directory(directory).join(format!("{work}.log")))
         };
         Self { file }
     }

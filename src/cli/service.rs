@@ -142,6 +142,7 @@ impl ControlService for LiveService {
     }
 
     fn begin(&self, purpose: Purpose) -> ControlResult<()> {
+        self.vfs.follow_keys().map_err(|error| of_vfs(&error))?;
         let mut guest = self.guest();
         while matches!(*guest, Some(Guest::Housekeeping)) {
             guest = self.collected.wait(guest).unwrap_or_else(PoisonError::into_inner);
@@ -174,7 +175,9 @@ impl ControlService for LiveService {
     }
 
     fn remove_object(&self, object: &ObjectRecord) -> ControlResult<()> {
-        self.vfs.namespace().alone(|writer| writer.remove_object(object)).map_err(of_namespace)
+        self.vfs.namespace().alone(|writer| writer.remove_object(object)).map_err(of_namespace)?;
+        self.vfs.leave_object(&object.reference.name);
+        Ok(())
     }
 
     fn remove_history(&self, before: Timestamp) -> ControlResult<u64> {

@@ -242,7 +242,10 @@ pub(super) fn unlock(
         }
     };
     match opened {
-        Some((ring, secret)) => Ok(Unlocked { copies: attempt.copies, ring, secret }),
+        Some((ring, secret)) => {
+            context.trusted_heads().check_ring(store.label(), ring.keys(), ring.ring().generation())?;
+            Ok(Unlocked { copies: attempt.copies, ring, secret })
+        }
         None => Err(attempt.failure()),
     }
 }
@@ -265,24 +268,42 @@ pub(super) fn secret_for_background(context: &Context) -> CliResult<Option<SlotS
     Ok(Some(unlock(context, &directory, &store, &descriptor, Ask::Person)?.secret))
 }
 
+/// How far the encryption anew of what is stored is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Reencrypting {
+    /// A process is at it.
+    Running,
+    /// It was interrupted.
+    Unfinished,
+}
+
 /// What is known of an archive's encryption without a key.
 #[derive(Debug, serde::Serialize)]
 pub(super) struct EncryptionSummary {
     cipher: &'static str,
     /// How many slots there are of each kind.
     slots: BTreeMap<SlotKind, usize>,
-    epochs: usize,
+    /// Number of the current epoch.
+    epochs: u32,
     generation: u64,
+    /// Whether what is stored is being encrypted with the current epoch's key, or waits for it.
+    reencrypting: Option<Reencrypting>,
 }
 
 impl EncryptionSummary {
     /// That of an archive; none when it is not encrypted.
-    pub(super) fn of(archive: &Archive) -> CliResult<Option<Self>> {
+    pub(super) fn of(archive: &Archive, reencryption_runs: bool) -> CliResult<Option<Self>> {
         let Some(cipher) = archive.descriptor().encryption else { return Ok(None) };
         let copies = archive.key_ring()?;
-        let mut summary = Self { cipher: cipher.name(), slots: BTreeMap::new(), epochs: 0, generation: 0 };
+        let mut summary =
+            Self { cipher: cipher.name(), slots: BTreeMap::new(), epochs: 0, generation: 0, reencrypting: None };
         if let Some(ring) = copies.newest() {
-            summary.epochs = ring.epochs().len();
+            summary.epochs = ring.epochs().last().map_or(0, |epoch| epoch.epoch.get());
+            summary.reencrypting = ring.is_reencrypting().then_some(match reencryption_runs {
+                true => Reencrypting::Running,
+                false => Reencrypting::Unfinished,
+            });
             summary.generation = ring.generation();
             for slot in ring.slots() {
                 *summary.slots.entry(slot.kind).or_default() += 1;
@@ -296,6 +317,13 @@ impl EncryptionSummary {
         let slots: Vec<String> = self.slots.iter().map(|(kind, count)| format!("{count} {}", kind.name())).collect();
         let total = self.slots.values().sum::<usize>();
         let noun = if total == 1 { "slot" } else { "slots" };
-        format!("{}, epoch {}; {total} key {noun}: {}", self.cipher, self.epochs, slots.join(", "))
+        let anew = match self.reencrypting {
+            None => "",
+            Some(Reencrypting::Running) => "; what is stored is being encrypted anew",
+            Some(Reencrypting::Unfinished) => {
+                "; what is stored is not all encrypted anew: `blockframe key rotate --reencrypt` goes on"
+            }
+        };
+        format!("{}, epoch {}; {total} key {noun}: {}{anew}", self.cipher, self.epochs, slots.join(", "))
     }
 }

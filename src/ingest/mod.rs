@@ -8,6 +8,7 @@ mod commit;
 mod error;
 mod plan;
 mod problem;
+mod reencrypt;
 mod report;
 
 mod restore;
@@ -22,6 +23,7 @@ pub use commit::{CommitRequest, commit};
 pub use error::{IngestError, IngestResult};
 pub use plan::{Plan, ProfileCost, TierCost, plan};
 pub use problem::Problem;
+pub use reencrypt::{OldKeys, ReencryptReport, Reencryption};
 pub use report::{CommitReport, FileReport, Outcome, Reporter};
 
 pub use restore::{RestoreOutcome, RestoreReport, RestoreReporter, RestoreRequest, Restored, restore};

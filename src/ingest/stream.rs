@@ -3,7 +3,7 @@
 use super::{IngestError, IngestResult};
 use crate::archive::Archive;
 use crate::base::ContentRange;
-use crate::catalog::{Catalog, CatalogError};
+use crate::catalog::{Catalog, CatalogError, ContentPlace};
 use crate::format::{EntryPath, FileContent};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,8 +29,8 @@ pub fn stream(
         return Ok(());
     }
     let missing = || CatalogError::ContentMissing { path: path.clone() };
-    let place = catalog.place(&content.hash, content.size)?.ok_or_else(missing)?;
-    let object = archive.object(&place.object)?;
+    let find = || -> IngestResult<_> { Ok(catalog.place(&content.hash, content.size)?.ok_or_else(missing)?) };
+    let mut place = find()?;
     let mut at = range.start();
     while at < range.end() {
         if cancel.load(Ordering::Relaxed) {
@@ -38,8 +38,22 @@ pub fn stream(
         }
         // Steps end at whole steps, so that no leaf is read twice.
         let end = (at / STEP + 1).saturating_mul(STEP).min(range.end());
-        let in_object = place.offset.checked_add(at).and_then(|start| ContentRange::new(start, end - at));
-        let bytes = object.read(in_object.ok_or_else(missing)?)?;
+        let read = |place: &ContentPlace| -> IngestResult<_> {
+            let range = place.offset.checked_add(at).and_then(|start| ContentRange::new(start, end - at));
+            Ok(archive.object(&place.object)?.read(range.ok_or_else(missing)?)?)
+        };
+        let bytes = match read(&place) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                // The content may have got another object, and the old one been deleted.
+                let now = find()?;
+                if now.object == place.object {
+                    return Err(error);
+                }
+                place = now;
+                read(&place)?
+            }
+        };
         if bytes.bytes().len() as u64 != end - at {
             return Err(missing().into());
         }

@@ -10,6 +10,7 @@
 use super::error::{KeyError, KeyResult};
 use super::ring::{KeyRing, OpenRing, WHAT, keys_without_epochs};
 use super::secret::SlotSecret;
+use super::slot::SlotId;
 use super::{ArchiveKeys, Epoch};
 use crate::base::{ArchiveId, Digest, Timestamp};
 use crate::format::FormatError;
@@ -144,6 +145,18 @@ impl RingCopies {
         Err(forged.unwrap_or(KeyError::WrongSecret))
     }
 
+    /// Opens the newest authentic ring with the archive key itself, and makes its epochs known to `keys`.
+    ///
+    /// Error: `Forged` when the archive key vouches for none of them.
+    pub fn follow(&self, keys: &Arc<ArchiveKeys>, descriptor: &Digest) -> KeyResult<OpenRing> {
+        let candidates = self.candidates();
+        let authentic = candidates.iter().find(|ring| ring.is_authentic(keys) && ring.is_of_rules(descriptor));
+        match authentic.filter(|ring| ring.unwrap_epochs(keys)) {
+            Some(ring) => Ok(OpenRing { ring: (*ring).clone(), keys: keys.clone(), used: SlotId(0) }),
+            None => Err(KeyError::Forged { what: WHAT, store: self.store.clone() }),
+        }
+    }
+
     /// Makes both copies be the ring that was opened.
     pub fn heal(&self, store: &dyn BlockStore, open: &OpenRing) -> Vec<RingHeal> {
         let good = self.whole().find(|(_, ring, _)| **ring == open.ring);
@@ -220,7 +233,7 @@ impl OpenRing {
     pub fn save(&mut self, store: &dyn BlockStore) -> KeyResult<()> {
         self.refuse_if_changed(store)?;
         self.ring.generation = self.ring.generation.saturating_add(1);
-        let bytes = self.to_bytes()?;
+        let bytes = self.authenticate()?;
         // What could not be read again must not replace what can.
         KeyRing::from_bytes(&bytes)?;
         let [first, second] = NAMES;
@@ -236,6 +249,31 @@ impl OpenRing {
         self.save(store)?;
         ArchiveKeys::add_epoch(&self.keys, epoch, key);
         Ok(epoch)
+    }
+
+    /// As [`Self::rotate`], and what is stored is to be encrypted with the new epoch's key. Where
+    /// that was begun before and is not done, it begins no other epoch.
+    ///
+    /// Errors: those of [`Self::rotate`].
+    pub fn rotate_to_reencrypt(&mut self, store: &dyn BlockStore, now: Timestamp) -> KeyResult<Epoch> {
+        if self.ring.is_reencrypting() {
+            return Ok(self.keys.current().epoch());
+        }
+        let (epoch, key) = self.begin_epoch(now)?;
+        self.begin_reencryption();
+        self.save(store)?;
+        ArchiveKeys::add_epoch(&self.keys, epoch, key);
+        Ok(epoch)
+    }
+
+    /// Forgets the keys of all epochs before the last: nothing is stored any more that needs them.
+    /// Returns which those were.
+    ///
+    /// Errors: as [`Self::save`].
+    pub fn forget_old_epochs_on(&mut self, store: &dyn BlockStore) -> KeyResult<Vec<Epoch>> {
+        let forgotten = self.forget_old_epochs();
+        self.save(store)?;
+        Ok(forgotten)
     }
 
     fn refuse_if_changed(&self, store: &dyn BlockStore) -> KeyResult<()> {

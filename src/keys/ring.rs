@@ -39,6 +39,9 @@ pub struct KeyRing {
     next_slot: SlotId,
     pub(super) slots: Vec<Slot>,
     epochs: Vec<WrappedEpoch>,
+    /// What is stored is being encrypted with the last epoch's key, and that is not done.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    reencrypting: bool,
     /// Digest of the archive's rules.
     descriptor: Digest,
     /// BLAKE3 of all this, keyed by the archive key.
@@ -78,8 +81,13 @@ impl KeyRing {
         if ids.len() != self.slots.len() || ids.last() >= Some(&self.next_slot) {
             return Some("the numbers of its slots are not counted".into());
         }
-        if !(1..).zip(&self.epochs).all(|(number, epoch)| epoch.epoch.get() == number) {
-            return Some("its epochs are not counted from 1".into());
+        let first = self.epochs.first().map_or(0, |epoch| epoch.epoch.get());
+        if first == 0 || !(u64::from(first)..).zip(&self.epochs).all(|(number, at)| u64::from(at.epoch.get()) == number)
+        {
+            return Some("its epochs do not follow each other".into());
+        }
+        if self.reencrypting && self.epochs.len() == 1 {
+            return Some("it has no epoch from which anything could be encrypted anew".into());
         }
         let label = |slot: &Slot| slot.label.len() > MAX_LABEL || slot.label.chars().any(char::is_control);
         if self.slots.iter().any(label) {
@@ -107,9 +115,14 @@ impl KeyRing {
         &self.slots
     }
 
-    /// The epochs, ascending.
+    /// The epochs whose keys it has, ascending. The last is the current one.
     pub fn epochs(&self) -> &[WrappedEpoch] {
         &self.epochs
+    }
+
+    /// Whether what is stored is to be encrypted with the last epoch's key, and not all of it is.
+    pub fn is_reencrypting(&self) -> bool {
+        self.reencrypting
     }
 
     /// The archive key, if the secret opens a slot of its kind; and which.
@@ -191,6 +204,7 @@ impl OpenRing {
             next_slot: SlotId(1),
             slots: Vec::new(),
             epochs: Vec::new(),
+            reencrypting: false,
             descriptor,
             mac: Hex([0; 32]),
         };
@@ -268,8 +282,8 @@ impl OpenRing {
 
     /// Wraps the key of a next epoch. It must not be used before the ring is on the store.
     pub(super) fn begin_epoch(&mut self, now: Timestamp) -> KeyResult<(Epoch, Secret<32>)> {
-        let last = self.ring.epochs.len();
-        let next = u32::try_from(last).ok().and_then(|last| Epoch::new(last + 1)).filter(|_| last < MAX_EPOCHS);
+        let last = self.ring.epochs.last().map_or(0, |last| last.epoch.get());
+        let next = last.checked_add(1).and_then(Epoch::new).filter(|_| self.ring.epochs.len() < MAX_EPOCHS);
         let epoch = next.ok_or(KeyError::Full { what: "epochs", most: MAX_EPOCHS, hint: "" })?;
         let key = random_key()?;
         let wrap: Secret<64> = self.keys.derive(Purpose::EpochWrap);
@@ -280,8 +294,20 @@ impl OpenRing {
         Ok((epoch, key))
     }
 
-    /// The ring's bytes, authenticated anew.
-    pub(super) fn to_bytes(&mut self) -> KeyResult<Vec<u8>> {
+    /// What is stored is to be encrypted with the last epoch's key.
+    pub(super) fn begin_reencryption(&mut self) {
+        self.ring.reencrypting = self.ring.epochs.len() > 1;
+    }
+
+    /// Forgets the keys of all epochs before the last. Returns which.
+    pub(super) fn forget_old_epochs(&mut self) -> Vec<Epoch> {
+        let before_last = self.ring.epochs.len().saturating_sub(1);
+        self.ring.reencrypting = false;
+        self.ring.epochs.drain(..before_last).map(|epoch| epoch.epoch).collect()
+    }
+
+    /// Authenticates the ring anew, and gives its file's bytes.
+    pub(super) fn authenticate(&mut self) -> KeyResult<Vec<u8>> {
         self.ring.mac = Hex(*self.ring.mac(&self.keys)?.as_bytes());
         Ok(sealed_json::seal(WHAT, &self.ring)?)
     }

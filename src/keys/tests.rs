@@ -227,7 +227,7 @@ fn slots_cannot_be_swapped_between_places_or_rings() {
 fn a_ring_of_somebody_else_does_not_open_with_the_owners_secret() {
     let (store, _) = place(&[slot(SlotKind::Passphrase, "p")]);
     let (_, mut foreign) = place(&[slot(SlotKind::Passphrase, "attacker")]);
-    let bad = foreign.to_bytes().unwrap();
+    let bad = foreign.authenticate().unwrap();
     store.write(&key(KEY_RING), &bad).unwrap();
     store.write(&key(KEY_RING_COPY), &bad).unwrap();
     assert!(matches!(open(&store, &passphrase("p")), Err(KeyError::WrongSecret)));
@@ -306,6 +306,32 @@ fn a_rotation_keeps_the_old_epochs() {
 }
 
 #[test]
+fn old_epochs_are_forgotten_when_all_is_encrypted_anew() {
+    let (store, mut ring) = place(&[slot(SlotKind::Passphrase, "p")]);
+    let other = open(&store, &passphrase("p")).unwrap();
+    assert_eq!(ring.rotate_to_reencrypt(&store, NOW).unwrap().get(), 2);
+    // Going on begins no other epoch, in this process and in the next.
+    assert_eq!(ring.rotate_to_reencrypt(&store, NOW).unwrap().get(), 2);
+    let mut ring = open(&store, &passphrase("p")).unwrap();
+    assert!(ring.ring().is_reencrypting());
+    assert_eq!(ring.rotate_to_reencrypt(&store, NOW).unwrap().get(), 2);
+    assert_eq!(ring.forget_old_epochs_on(&store).unwrap(), [Epoch::FIRST]);
+    let ring = open(&store, &passphrase("p")).unwrap();
+    assert_eq!((ring.ring().epochs().len(), ring.ring().is_reencrypting()), (1, false));
+    assert!(ring.keys().epoch(Epoch::FIRST).is_none());
+    // The number of an epoch never comes back.
+    let mut ring = ring;
+    assert_eq!(ring.rotate(&store, NOW).unwrap().get(), 3);
+    assert_eq!(open(&store, &passphrase("p")).unwrap().keys().current().epoch().get(), 3);
+    // Who has the archive key follows without a secret.
+    RingCopies::read(&store, ARCHIVE).unwrap().follow(other.keys(), &rules()).unwrap();
+    assert_eq!(other.keys().current().epoch().get(), 3);
+    let stranger = OpenRing::create(ARCHIVE, rules(), &[slot(SlotKind::Recovery, "r")], NOW).unwrap();
+    let followed = RingCopies::read(&store, ARCHIVE).unwrap().follow(stranger.keys(), &rules());
+    assert!(matches!(followed, Err(KeyError::Forged { .. })));
+}
+
+#[test]
 fn two_changes_at_the_same_time_do_not_undo_each_other() {
     let (store, mut one) = place(&[slot(SlotKind::Passphrase, "p")]);
     let mut two = open(&store, &passphrase("p")).unwrap();
@@ -321,7 +347,7 @@ type Change = fn(&mut OpenRing, &dyn BlockStore) -> KeyResult<()>;
 /// Each change, with a failure (before or after the work) or a power cut at each write.
 #[test]
 fn a_crash_at_any_step_leaves_a_ring_that_opens() {
-    let changes: [Change; 4] = [
+    let changes: [Change; 5] = [
         |ring, store| {
             ring.add_slot(&slot(SlotKind::Passphrase, "new"), NOW)?;
             ring.save(store)
@@ -337,6 +363,7 @@ fn a_crash_at_any_step_leaves_a_ring_that_opens() {
             ring.save(store)
         },
         |ring, store| ring.rotate(store, NOW).map(|_| ()),
+        |ring, store| ring.rotate_to_reencrypt(store, NOW).map(|_| ()),
     ];
     let recovery = secret(SlotKind::Recovery, "r");
     for (which, change) in changes.into_iter().enumerate() {
@@ -399,10 +426,10 @@ fn what_is_missing_or_damaged_by_itself_is_mended_without_a_key() {
     assert!(matches!(&check(true)[..], [(_, Some(heal))] if heal.outcome.is_ok()));
     assert_eq!((bytes(&store, KEY_RING), check(true).len()), (newest, 0));
     let (_, mut foreign) = place(&[slot(SlotKind::Passphrase, "attacker")]);
-    store.write(&key(KEY_RING), &foreign.to_bytes().unwrap()).unwrap();
+    store.write(&key(KEY_RING), &foreign.authenticate().unwrap()).unwrap();
     assert!(matches!(&check(true)[..], [(told, Some(_))] if told.contains("vouch")));
     for name in [KEY_RING, KEY_RING_COPY] {
-        store.write(&key(name), &foreign.to_bytes().unwrap()).unwrap();
+        store.write(&key(name), &foreign.authenticate().unwrap()).unwrap();
     }
     assert!(matches!(&check(true)[..], [(told, None)] if told.contains("vouch")));
     store.delete(&key(KEY_RING)).unwrap();
@@ -424,7 +451,7 @@ fn a_ring_of_parameters_that_would_take_all_memory_is_no_ring() {
     ];
     for bomb in bombs {
         ring.ring.slots[0].kdf = bomb.clone();
-        let bad = ring.to_bytes().unwrap();
+        let bad = ring.authenticate().unwrap();
         assert!(matches!(KeyRing::from_bytes(&bad), Err(FormatError::Invalid { .. })), "{bomb:?}");
         store.write(&key(KEY_RING), &bad).unwrap();
         assert!(open(&store, &passphrase("p")).is_ok(), "the other copy serves");

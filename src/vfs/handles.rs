@@ -74,6 +74,15 @@ impl OpenFile {
         (!range.is_empty()).then_some(range)
     }
 
+    /// Which bytes a request means at another place than the one it was opened at; `None` when it is the same.
+    pub(super) fn moved_to(&self, place: &ContentPlace, offset: u64, length: u32) -> Option<ContentRange> {
+        if self.place.as_ref().is_none_or(|old| old.object == place.object) {
+            return None;
+        }
+        let len = self.content.size.saturating_sub(offset).min(length.into());
+        ContentRange::new(place.offset.checked_add(offset)?, len)
+    }
+
     /// The object, opened at the first read: `open` itself stays cheap, and
     /// succeeds for a file whose manifest is damaged.
     pub(super) fn object(&self, archive: &Archive, reader: &Reader) -> ArchiveResult<&Source> {

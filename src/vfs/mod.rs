@@ -36,6 +36,7 @@ use blockframe_api::{
 };
 use error::{invalid, no_such_range, not_directory, not_found};
 use handles::{Handles, OpenFile};
+use live::file::{Source, open_source};
 use names::MissingNames;
 use pages::CachedPages;
 use reader::Reader;
@@ -252,9 +253,19 @@ impl Vfs for ArchiveVfs {
             return Ok(());
         };
         let began = Instant::now();
-        let outcome = file
-            .object(&self.archive, &self.reader)
-            .and_then(|source| self.reader.read(&source.object, &source.stream, range, deliver));
+        let read = |source: &Source, range, deliver: &mut dyn FnMut(&[u8])| {
+            self.reader.read(&source.object, &source.stream, range, deliver)
+        };
+        let mut outcome =
+            file.object(&self.archive, &self.reader).and_then(|source| read(source, range, &mut *deliver));
+        // The content may have got another object, and the old one been deleted.
+        if outcome.is_err()
+            && let Ok(place) = self.place(file.node(), file.content())
+            && let Some(range) = file.moved_to(&place, offset, length)
+        {
+            outcome = open_source(&self.archive, &self.reader, place, file.content().size)
+                .and_then(|source| read(&source, range, deliver));
+        }
         self.load.record(began.elapsed());
         outcome.map_err(|error| error::of_read(&self.path(file.node()), offset, length, &error))
     }

@@ -148,7 +148,7 @@ fn a_bad_manifest_is_skipped_and_named() {
 fn sizes_that_no_disk_has_are_counted_without_overflow() {
     let place = Place::new();
     let writer = place.catalog().writer().unwrap();
-    let mut objects = vec![object(&[b"a"]), object(&[b"b"]), object(&[b"c"])];
+    let mut objects = [object(&[b"a"]), object(&[b"b"]), object(&[b"c"])];
     for (object, size) in objects.iter_mut().zip([1 << 63, 1 << 63, u64::MAX]) {
         object.record.key.plain_size = size;
         object.record.stored_len = size;

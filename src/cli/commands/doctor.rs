@@ -126,7 +126,7 @@ fn opened(context: &Context, objects: OpenObjects, shown: &str) -> Vec<Check> {
     let rules = objects.archive.descriptor().clone();
     let mut checks = Vec::new();
     let mut archive = Check::ok("archive", format!("{shown}: {} ({})", rules.id, rules.profile));
-    let catalog = match EncryptionSummary::of(&objects.archive) {
+    let catalog = match EncryptionSummary::of(&objects.archive, super::key::is_running(&objects.directory)) {
         Ok(None) => objects.open_catalog().map(|_| ()),
         Ok(Some(summary)) => {
             checks.push(Check::ok("encryption", summary.text()));

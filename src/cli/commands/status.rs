@@ -75,7 +75,7 @@ pub(super) fn run(context: &Context) -> CliResult<ExitStatus> {
         units::size(space.free),
         units::size(space.total),
     ))?;
-    let encryption = EncryptionSummary::of(&open.archive)?;
+    let encryption = EncryptionSummary::of(&open.archive, super::key::is_running(&open.directory))?;
     out.line(format_args!("encryption  {}", encryption.as_ref().map_or("none".into(), EncryptionSummary::text)))?;
     let redundancy = redundancy(rules, Some(&totals));
     out.line(format_args!("redundancy  {redundancy}"))?;
@@ -136,10 +136,11 @@ fn closed(out: &Output, care: &Care) -> CliResult<ExitStatus> {
     let redundancy = redundancy(rules, None);
     out.line(format_args!("redundancy  {redundancy}"))?;
     // A key ring that cannot be read is damage, which `health` tells of: the rest is shown all the same.
-    let encryption = EncryptionSummary::of(&care.archive).unwrap_or_else(|error| {
-        tracing::error!("{error}");
-        None
-    });
+    let encryption =
+        EncryptionSummary::of(&care.archive, super::key::is_running(&care.directory)).unwrap_or_else(|error| {
+            tracing::error!("{error}");
+            None
+        });
     out.line(format_args!("encryption  {}", encryption.as_ref().map_or("unknown".into(), EncryptionSummary::text)))?;
     out.line(damage_line(&verification))?;
     for object in &verification.examples {

@@ -1,7 +1,7 @@
 //! One file that is open, or whose newest content lies in staging.
 
 use crate::archive::{Archive, ArchiveError, ArchiveResult, Object};
-use crate::base::{ContentRange, Timestamp};
+use crate::base::{ContentRange, ObjectName, Timestamp};
 use crate::catalog::ContentPlace;
 use crate::format::FileContent;
 use crate::staging::{InPlace, StagedFile};
@@ -119,6 +119,11 @@ impl Content {
 impl Base {
     pub(in crate::vfs) fn new(content: FileContent) -> Self {
         Self { content, source: OnceLock::new() }
+    }
+
+    /// Whether its bytes are read from this object.
+    pub(in crate::vfs) fn is_in(&self, object: &ObjectName) -> bool {
+        self.source.get().is_some_and(|source| source.place.object.name == *object)
     }
 
     /// The object, opened at the first read: `open` itself stays cheap, and

@@ -4,6 +4,7 @@
 use super::LiveVfs;
 use super::file::{Base, LiveFile};
 use super::names::Wanted;
+use crate::base::ObjectName;
 use crate::catalog::{CatalogResult, CommitSummary};
 use crate::format::{Entry, EntryPath, NodeBody};
 use crate::vfs::error;
@@ -69,6 +70,31 @@ impl LiveVfs {
         self.files.forget_idle(file);
         self.tell_node(node);
         Ok(())
+    }
+
+    /// Another process has changed the key ring, or is about to write: the newest keys are for what is written now.
+    pub fn follow_keys(&self) -> VfsResult<()> {
+        if !self.archive.is_encrypted() {
+            return Ok(());
+        }
+        self.archive.follow_ring();
+        self.namespace.alone(|writer| writer.follow_epoch()).map_err(|error| error::of_namespace(&error))
+    }
+
+    /// An object is going to be deleted, and the catalog has its contents
+    /// elsewhere. When this returns, no open file reads there any more.
+    pub fn leave_object(&self, object: &ObjectName) {
+        for file in self.files.all() {
+            let is_there = file.content().base.as_ref().is_some_and(|base| base.is_in(object));
+            if !is_there {
+                continue;
+            }
+            // Waits for reads that go on.
+            let mut content = file.content_mut();
+            if let Some(base) = content.base.as_mut().filter(|base| base.is_in(object)) {
+                *base = Base::new(base.content.clone());
+            }
+        }
     }
 
     /// Removes the name at a path; with `recursive` a directory with all below

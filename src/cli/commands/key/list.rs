@@ -19,9 +19,12 @@ pub(super) fn run(context: &Context) -> CliResult<ExitStatus> {
         table.row([slot.id.to_string(), kind, slot.label.clone(), units::time(slot.created), kdf_text(&slot.kdf)]);
     }
     table.print(out)?;
-    let epochs = ring.epochs().len();
+    let epoch = ring.epochs().last().map_or(0, |epoch| epoch.epoch.get());
     let began = ring.epochs().last().map_or(String::new(), |epoch| format!(", begun {}", units::time(epoch.created)));
-    out.line(format_args!("\nEpoch {epochs}{began}. Key ring of generation {}.", ring.generation()))?;
+    out.line(format_args!("\nEpoch {epoch}{began}. Key ring of generation {}.", ring.generation()))?;
+    if ring.is_reencrypting() {
+        out.line("Not all that is stored has its key: `blockframe key rotate --reencrypt` goes on.")?;
+    }
     out.json(&document(ring))?;
     Ok(ExitStatus::Done)
 }
@@ -37,6 +40,7 @@ fn document(ring: &KeyRing) -> serde_json::Value {
         "generation": ring.generation(),
         "slots": ring.slots().iter().map(slot_json).collect::<Vec<_>>(),
         "epochs": epochs,
+        "reencrypting": ring.is_reencrypting(),
     })
 }
 

@@ -7,6 +7,7 @@ mod slots;
 mod split;
 
 pub(super) use list::slot_json;
+pub(in crate::cli) use reencrypt::is_running;
 
 use crate::base::{ErrorClass, Timestamp};
 use crate::cli::args::KeyCommand;
@@ -29,8 +30,8 @@ pub(super) fn run(context: &Context, command: &KeyCommand) -> CliResult<ExitStat
         KeyCommand::Remove { id } => slots::remove(context, id),
         KeyCommand::Change(args) => slots::change(context, args),
         KeyCommand::Split(args) => split::run(context, args),
-        KeyCommand::Rotate { reencrypt: true } => reencrypt::run(context),
-        KeyCommand::Rotate { reencrypt: false } => rotate::run(context),
+        KeyCommand::Rotate { reencrypt: true, background } => reencrypt::run(context, *background),
+        KeyCommand::Rotate { reencrypt: false, .. } => rotate::run(context),
     }
 }
 
