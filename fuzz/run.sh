@@ -25,7 +25,8 @@ all) ;;
 esac
 . packaging/setup.sh
 # libFuzzer is C++.
-need_packages cc:gcc c++:g++ cc:libc6-dev
+need_packages cc:gcc c++:g++ cc:libc6-dev pkg-config:pkg-config
+need_headers openssl/evp.h:libssl-dev
 need_rust
 
 # What cargo-fuzz passes, without the sanitizers: those need a nightly compiler, and code without `unsafe` little of
