@@ -8,14 +8,14 @@ mod kit;
 use blockframe::archive::{Archive, Depth, Verdict};
 use blockframe::base::{ContentHash, ContentRange, ErrorClass, SystemClock, Timestamp};
 use blockframe::catalog::{Catalog, Inode, ObjectRecord};
-use blockframe::format::{BundleTable, Entry, EntryPath, NodeBody, ObjectKind, layout};
+use blockframe::format::{ArchiveDescriptor, BundleTable, Entry, EntryPath, NodeBody, ObjectKind, layout};
 use blockframe::ingest::{
     CommitItem, CommitReport, CommitRequest, FileReport, IngestError, IngestResult, Outcome, Problem, Reporter,
     RestoreReport, RestoreReporter, RestoreRequest, commit, restore, stream,
 };
 use blockframe::namespace::CompressionRules;
 use blockframe::store::{Fault, FaultStore, Operation, StoreErrorKind};
-use kit::{Fixture, content, files_below, scratch, tiny_descriptor};
+use kit::{Fixture, content, encoded_variants, files_below, scratch, tiny_descriptor, unlocked};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
@@ -37,9 +37,19 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let fixture = Fixture::new(tiny_descriptor());
+        Self::of(tiny_descriptor())
+    }
+
+    /// For contents as they are, compressed, encrypted, and both.
+    fn variants() -> impl Iterator<Item = Self> {
+        encoded_variants(&tiny_descriptor()).into_iter().map(Self::of)
+    }
+
+    fn of(descriptor: ArchiveDescriptor) -> Self {
+        let fixture = Fixture::new(descriptor);
         let faults = Arc::new(FaultStore::new(fixture.store.clone(), 1));
-        let archive = Arc::new(Archive::open(faults.clone(), Arc::new(SystemClock), fixture.events.clone()).unwrap());
+        let archive = Archive::open(faults.clone(), Arc::new(SystemClock), fixture.events.clone()).unwrap();
+        let archive = Arc::new(unlocked(archive));
         let home = scratch();
         let catalog = Catalog::create(home.path(), &archive).unwrap();
         Self { fixture, faults, archive, catalog, home, work: scratch() }
@@ -240,17 +250,18 @@ fn make_tree(root: &Path) {
 
 #[test]
 fn a_tree_comes_back_with_every_attribute() {
-    let bench = Bench::new();
-    make_tree(&bench.path("tree"));
-    let (report, _) = bench.commit(&["tree"]);
-    assert_eq!(report.failed, 0);
-    let restored = bench.restore("tree", "out");
-    assert_eq!((restored.failed, restored.attributes_refused), (0, 0));
-    assert_eq!(picture(&bench.path("out/tree")), picture(&bench.path("tree")));
-    let sparse = bench.path("out/tree/sparse").metadata().unwrap();
-    assert!(sparse.blocks() * 512 < 64 * 1024, "holes stay holes, also when restored: {} blocks", sparse.blocks());
-    let names: Vec<_> = fs::read_dir(bench.path("out")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(names, ["tree"], "no temporary file is left");
+    for bench in Bench::variants() {
+        make_tree(&bench.path("tree"));
+        let (report, _) = bench.commit(&["tree"]);
+        assert_eq!(report.failed, 0);
+        let restored = bench.restore("tree", "out");
+        assert_eq!((restored.failed, restored.attributes_refused), (0, 0));
+        assert_eq!(picture(&bench.path("out/tree")), picture(&bench.path("tree")));
+        let sparse = bench.path("out/tree/sparse").metadata().unwrap();
+        assert!(sparse.blocks() * 512 < 64 * 1024, "holes stay holes, also when restored: {} blocks", sparse.blocks());
+        let names: Vec<_> = fs::read_dir(bench.path("out")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["tree"], "no temporary file is left");
+    }
 }
 
 #[test]
@@ -292,55 +303,58 @@ fn what_stands_in_the_way_is_named_and_kept() {
 
 #[test]
 fn a_second_commit_of_the_same_tree_stores_nothing() {
-    let bench = Bench::new();
-    make_tree(&bench.path("tree"));
-    let (first, _) = bench.commit(&["tree"]);
-    let files = files_below(bench.fixture.dir.path());
-    let objects = |files: &std::collections::BTreeMap<PathBuf, Vec<u8>>| {
-        files.keys().filter(|path| !path.starts_with(".blockframe")).cloned().collect::<Vec<_>>()
-    };
-    let (second, reports) = bench.commit(&["tree"]);
-    assert_eq!((second.stored, second.duplicates, second.objects, second.failed), (0, 0, 0, 0));
-    assert_eq!(second.unchanged, first.stored + first.duplicates);
-    assert!(reports.iter().all(|report| matches!(report.outcome, Outcome::Unchanged)));
-    assert_eq!((second.summary.created, second.summary.changed), (0, 0));
-    assert_eq!(objects(&files), objects(&files_below(bench.fixture.dir.path())));
+    for bench in Bench::variants() {
+        make_tree(&bench.path("tree"));
+        let (first, _) = bench.commit(&["tree"]);
+        let files = files_below(bench.fixture.dir.path());
+        let objects = |files: &std::collections::BTreeMap<PathBuf, Vec<u8>>| {
+            files.keys().filter(|path| !path.starts_with(".blockframe")).cloned().collect::<Vec<_>>()
+        };
+        let (second, reports) = bench.commit(&["tree"]);
+        assert_eq!((second.stored, second.duplicates, second.objects, second.failed), (0, 0, 0, 0));
+        assert_eq!(second.unchanged, first.stored + first.duplicates);
+        assert!(reports.iter().all(|report| matches!(report.outcome, Outcome::Unchanged)));
+        assert_eq!((second.summary.created, second.summary.changed), (0, 0));
+        assert_eq!(objects(&files), objects(&files_below(bench.fixture.dir.path())));
+    }
 }
 
 #[test]
 fn a_changed_file_is_stored_and_the_rest_is_not() {
-    let bench = Bench::new();
-    make_tree(&bench.path("tree"));
-    bench.commit(&["tree"]);
-    fs::write(bench.path("tree/photos/2020/6.jpg"), "new").unwrap();
-    fs::write(bench.path("tree/tier3"), content(40_001, 1)).unwrap();
-    let (second, _) = bench.commit(&["tree"]);
-    assert_eq!((second.stored, second.duplicates), (2, 0));
-    assert_eq!(bench.read("tree/photos/2020/6.jpg", ContentRange::between(0, 100)), b"new");
-    assert_eq!(bench.read("tree/tier3", ContentRange::between(7, 5007)), &content(40_001, 1)[7..5007]);
-    bench.restore("tree", "out");
-    assert_eq!(picture(&bench.path("out/tree")), picture(&bench.path("tree")));
+    for bench in Bench::variants() {
+        make_tree(&bench.path("tree"));
+        bench.commit(&["tree"]);
+        fs::write(bench.path("tree/photos/2020/6.jpg"), "new").unwrap();
+        fs::write(bench.path("tree/tier3"), content(40_001, 1)).unwrap();
+        let (second, _) = bench.commit(&["tree"]);
+        assert_eq!((second.stored, second.duplicates), (2, 0));
+        assert_eq!(bench.read("tree/photos/2020/6.jpg", ContentRange::between(0, 100)), b"new");
+        assert_eq!(bench.read("tree/tier3", ContentRange::between(7, 5007)), &content(40_001, 1)[7..5007]);
+        bench.restore("tree", "out");
+        assert_eq!(picture(&bench.path("out/tree")), picture(&bench.path("tree")));
+    }
 }
 
 #[test]
 fn equal_contents_are_stored_once_under_all_their_names() {
-    let bench = Bench::new();
-    for directory in ["a", "b", "c"] {
-        fs::create_dir_all(bench.path("tree").join(directory)).unwrap();
-        fs::write(bench.path("tree").join(directory).join("name"), content(800, 1)).unwrap();
-        fs::write(bench.path("tree").join(directory).join("large"), content(30_000, 2)).unwrap();
-    }
-    let (report, reports) = bench.commit(&["tree"]);
-    assert_eq!((report.stored, report.duplicates), (2, 4));
-    assert!(reports.iter().all(|report| report.tier.is_some()), "{reports:?}");
-    let stored: u64 = bench.objects().iter().map(|object| object.key.plain_size).sum();
-    assert!(stored < 30_000 + 800 + 8192, "{stored}");
-    for directory in ["a", "b", "c"] {
-        assert_eq!(bench.read(&format!("tree/{directory}/name"), ContentRange::between(0, 800)), content(800, 1));
-        assert_eq!(
-            bench.read(&format!("tree/{directory}/large"), ContentRange::between(0, 30_000)),
-            content(30_000, 2)
-        );
+    for bench in Bench::variants() {
+        for directory in ["a", "b", "c"] {
+            fs::create_dir_all(bench.path("tree").join(directory)).unwrap();
+            fs::write(bench.path("tree").join(directory).join("name"), content(800, 1)).unwrap();
+            fs::write(bench.path("tree").join(directory).join("large"), content(30_000, 2)).unwrap();
+        }
+        let (report, reports) = bench.commit(&["tree"]);
+        assert_eq!((report.stored, report.duplicates), (2, 4));
+        assert!(reports.iter().all(|report| report.tier.is_some()), "{reports:?}");
+        let stored: u64 = bench.objects().iter().map(|object| object.key.plain_size).sum();
+        assert!(stored < 30_000 + 800 + 8192, "{stored}");
+        for directory in ["a", "b", "c"] {
+            assert_eq!(bench.read(&format!("tree/{directory}/name"), ContentRange::between(0, 800)), content(800, 1));
+            assert_eq!(
+                bench.read(&format!("tree/{directory}/large"), ContentRange::between(0, 30_000)),
+                content(30_000, 2)
+            );
+        }
     }
 }
 
@@ -365,40 +379,42 @@ fn one_file_alone_is_a_plain_object_that_carries_its_entry() {
 
 #[test]
 fn every_name_can_be_rebuilt_from_manifests_and_bundles() {
-    let bench = Bench::new();
-    make_tree(&bench.path("tree"));
-    bench.commit(&["tree"]);
-    let mut told: Vec<EntryPath> = bench.entries_on_store().iter().map(|entry| entry.path().clone()).collect();
-    told.sort();
-    let mut expected: Vec<EntryPath> = Vec::new();
-    let mut todo = vec![bench.path("tree")];
-    while let Some(path) = todo.pop() {
-        let below = path.strip_prefix(bench.work.path()).unwrap();
-        expected.push(EntryPath::new(below.as_os_str().as_bytes()).unwrap());
-        if path.symlink_metadata().unwrap().is_dir() {
-            todo.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+    for bench in Bench::variants() {
+        make_tree(&bench.path("tree"));
+        bench.commit(&["tree"]);
+        let mut told: Vec<EntryPath> = bench.entries_on_store().iter().map(|entry| entry.path().clone()).collect();
+        told.sort();
+        let mut expected: Vec<EntryPath> = Vec::new();
+        let mut todo = vec![bench.path("tree")];
+        while let Some(path) = todo.pop() {
+            let below = path.strip_prefix(bench.work.path()).unwrap();
+            expected.push(EntryPath::new(below.as_os_str().as_bytes()).unwrap());
+            if path.symlink_metadata().unwrap().is_dir() {
+                todo.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+            }
         }
+        expected.sort();
+        assert_eq!(told, expected, "each name once");
     }
-    expected.sort();
-    assert_eq!(told, expected, "each name once");
 }
 
 #[test]
 fn the_tree_comes_back_when_everything_of_the_catalog_is_lost() {
-    let mut bench = Bench::new();
-    make_tree(&bench.path("tree"));
-    bench.commit(&["tree"]);
-    fs::write(bench.path("tree/photos/2020/6.jpg"), "changed").unwrap();
-    fs::remove_file(bench.path("tree/photos/2021/also 1.jpg")).unwrap();
-    fs::hard_link(bench.path("tree/tier4"), bench.path("tree/photos/2021/also 1.jpg")).unwrap();
-    fs::rename(bench.path("tree/tier3"), bench.path("tree/tier3 renamed")).unwrap();
-    fs::write(bench.path("tree/tier3"), content(44_444, 3)).unwrap();
-    bench.commit(&["tree"]);
-    fs::remove_dir_all(bench.fixture.dir.path().join(layout::CATALOG_DIR)).unwrap();
-    bench.home = scratch();
-    bench.catalog = Catalog::open(bench.home.path(), &bench.archive).unwrap();
-    assert_eq!(bench.restore("tree", "out").failed, 0);
-    assert_eq!(picture(&bench.path("out/tree")), picture(&bench.path("tree")));
+    for mut bench in Bench::variants() {
+        make_tree(&bench.path("tree"));
+        bench.commit(&["tree"]);
+        fs::write(bench.path("tree/photos/2020/6.jpg"), "changed").unwrap();
+        fs::remove_file(bench.path("tree/photos/2021/also 1.jpg")).unwrap();
+        fs::hard_link(bench.path("tree/tier4"), bench.path("tree/photos/2021/also 1.jpg")).unwrap();
+        fs::rename(bench.path("tree/tier3"), bench.path("tree/tier3 renamed")).unwrap();
+        fs::write(bench.path("tree/tier3"), content(44_444, 3)).unwrap();
+        bench.commit(&["tree"]);
+        fs::remove_dir_all(bench.fixture.dir.path().join(layout::CATALOG_DIR)).unwrap();
+        bench.home = scratch();
+        bench.catalog = Catalog::open(bench.home.path(), &bench.archive).unwrap();
+        assert_eq!(bench.restore("tree", "out").failed, 0);
+        assert_eq!(picture(&bench.path("out/tree")), picture(&bench.path("tree")));
+    }
 }
 
 #[test]
@@ -735,32 +751,33 @@ fn a_single_file_is_restored_under_the_name_given() {
 
 #[test]
 fn committing_again_stores_anew_what_was_lost() {
-    let bench = Bench::new();
-    let large = content(30_001, 77);
-    fs::create_dir(bench.path("tree")).unwrap();
-    fs::write(bench.path("tree/large"), &large).unwrap();
-    fs::write(bench.path("tree/small"), b"small").unwrap();
-    fs::write(bench.path("tree/small2"), b"small too").unwrap();
-    bench.commit(&["tree"]);
-    for object in bench.objects() {
-        let directory = bench.fixture.path(&object.reference);
-        for file in kit::shard_files(&directory) {
-            fs::remove_file(directory.join(file)).unwrap();
+    for bench in Bench::variants() {
+        let large = content(30_001, 77);
+        fs::create_dir(bench.path("tree")).unwrap();
+        fs::write(bench.path("tree/large"), &large).unwrap();
+        fs::write(bench.path("tree/small"), b"small").unwrap();
+        fs::write(bench.path("tree/small2"), b"small too").unwrap();
+        bench.commit(&["tree"]);
+        for object in bench.objects() {
+            let directory = bench.fixture.path(&object.reference);
+            for file in kit::shard_files(&directory) {
+                fs::remove_file(directory.join(file)).unwrap();
+            }
         }
+        let bench = Bench { archive: Arc::new(bench.fixture.archive.clone()), ..bench };
+        let (report, _) = bench.commit(&["tree"]);
+        assert_eq!((report.stored, report.failed), (3, 0));
+        let everything = ContentRange::between(0, u64::MAX);
+        assert!(bench.read("tree/large", everything) == large);
+        assert_eq!(bench.read("tree/small", everything), b"small");
+        assert_eq!(bench.read("tree/small2", everything), b"small too");
+        for path in ["tree/large", "tree/small", "tree/small2"] {
+            let NodeBody::File(file) = bench.resolve(path).unwrap().body else { panic!("{path} is no file") };
+            let place = bench.catalog.place(&file.hash, file.size).unwrap().unwrap();
+            let health = bench.archive.object_health(&place.object, Depth::Full, &|_| {});
+            assert!(health.is_ok_and(|health| health.verdict == Verdict::Healthy), "{path}");
+        }
+        let (report, _) = bench.commit(&["tree"]);
+        assert_eq!((report.unchanged, report.stored), (3, 0));
     }
-    let bench = Bench { archive: Arc::new(bench.fixture.archive.clone()), ..bench };
-    let (report, _) = bench.commit(&["tree"]);
-    assert_eq!((report.stored, report.failed), (3, 0));
-    let everything = ContentRange::between(0, u64::MAX);
-    assert!(bench.read("tree/large", everything) == large);
-    assert_eq!(bench.read("tree/small", everything), b"small");
-    assert_eq!(bench.read("tree/small2", everything), b"small too");
-    for path in ["tree/large", "tree/small", "tree/small2"] {
-        let NodeBody::File(file) = bench.resolve(path).unwrap().body else { panic!("{path} is no file") };
-        let place = bench.catalog.place(&file.hash, file.size).unwrap().unwrap();
-        let health = bench.archive.object_health(&place.object, Depth::Full, &|_| {});
-        assert!(health.is_ok_and(|health| health.verdict == Verdict::Healthy), "{path}");
-    }
-    let (report, _) = bench.commit(&["tree"]);
-    assert_eq!((report.unchanged, report.stored), (3, 0));
 }

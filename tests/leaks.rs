@@ -270,6 +270,8 @@ impl Scenario {
             self.write(&directory.join("Mark0fName-90"), 40_000, 90);
             self.place.ok(["commit".as_ref(), source.as_os_str()]);
             self.nothing_is_found("after a rotation");
+            self.place.ok(["key", "rotate", "--reencrypt"]);
+            self.nothing_is_found("after all was encrypted anew");
         }
         self.place.ok(["gc"]);
         self.place.ok(["health"]);

@@ -24,6 +24,8 @@ use std::sync::{Arc, Mutex};
 
 /// Kills of a quick run.
 const KILLS: u64 = 12;
+/// And of those with encryption.
+const ENCRYPTED_KILLS: u64 = 5;
 const THREADS: usize = 4;
 /// Bytes that tell of which version they are.
 const BLOCK: usize = 512;
@@ -445,13 +447,18 @@ fn serve(place: &Place) -> Child {
 }
 
 /// One life and one death of a daemon.
-fn one(seed: u64) {
+fn one(seed: u64, encrypted: bool) {
     let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
     let place = Place::new();
-    place.ok(["init", "arch", "--profile", "balanced"]);
+    if encrypted {
+        place.init_encrypted(&["--profile", "balanced", "--compress", "zstd:1"]);
+    } else {
+        place.ok(["init", "arch", "--profile", "balanced"]);
+    }
     // Commits go on during the load, or wait till after it.
     let delay = ["0s", "50ms", "1h"][dice.below(3) as usize];
-    fs::write(place.path("config.toml"), format!("[staging]\ndelay = \"{delay}\"\n")).unwrap();
+    let key = if encrypted { "[encryption]\npassphrase_file = \"secret\"\n" } else { "" };
+    fs::write(place.path("config.toml"), format!("{key}[staging]\ndelay = \"{delay}\"\n")).unwrap();
     let daemon = serve(&place);
     let mountpoint = place.path("mnt");
     let directories: Vec<PathBuf> = (0..THREADS).map(|thread| mountpoint.join(format!("t{thread}"))).collect();
@@ -529,15 +536,24 @@ fn one(seed: u64) {
     println!("{what}: found, durable, returned {kept:?}");
 }
 
-#[test]
-fn a_killed_daemon_leaves_every_directory_as_it_was_after_one_of_its_operations() {
+fn kills(quick: u64, encrypted: bool) {
     if !can_mount() {
         return;
     }
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let seeds = match number("BLOCKFRAME_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("BLOCKFRAME_KILLS").unwrap_or(KILLS),
+        None => 0..number("BLOCKFRAME_KILLS").unwrap_or(quick),
     };
-    seeds.for_each(one);
+    seeds.for_each(|seed| one(seed, encrypted));
+}
+
+#[test]
+fn a_killed_daemon_leaves_every_directory_as_it_was_after_one_of_its_operations() {
+    kills(KILLS, false);
+}
+
+#[test]
+fn so_does_one_of_an_archive_that_is_compressed_and_encrypted() {
+    kills(ENCRYPTED_KILLS, true);
 }

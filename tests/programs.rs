@@ -46,6 +46,17 @@ impl Stage {
         Some(stage)
     }
 
+    /// The same with an archive that is compressed and encrypted.
+    fn encrypted_with(programs: &[&str]) -> Option<Self> {
+        if !can_mount() || !has(programs) {
+            return None;
+        }
+        let stage = Self { place: Place::new() };
+        stage.place.init_encrypted(&["--compress", "zstd:1"]);
+        stage.mount();
+        Some(stage)
+    }
+
     fn mount(&self) {
         let mnt = self.mnt();
         let mut words = vec!["mount".as_ref(), mnt.as_os_str()];
@@ -230,6 +241,20 @@ fn sqlite_keeps_its_promises_in_every_journal_mode() {
     for mode in ["wal", "delete", "truncate"] {
         assert_eq!(stage.sh(&format!("sqlite3 {mode}.db 'pragma integrity_check'")), "ok\n");
     }
+}
+
+#[test]
+fn git_and_sqlite_work_in_an_encrypted_archive() {
+    let Some(stage) = Stage::encrypted_with(&["git", "sqlite3"]) else { return };
+    stage.sh(r#"
+        git init -q -b main new; cd new; for i in $(seq 60); do seq "$i" 300 > "f$i"; done; git add .; git commit -qm first
+        git checkout -q -b other; echo other > other; git add other; git commit -qm second; git checkout -q main
+        git merge -q other; git gc -q; git fsck --strict; test -z "$(git status --porcelain)""#);
+    sqlite_with_writers(&stage, "wal");
+    sqlite_killed(&stage, "wal");
+    stage.keeps();
+    assert_eq!(stage.sh("sqlite3 wal.db 'pragma integrity_check'"), "ok\n");
+    stage.sh("cd new; git fsck --strict; test -z \"$(git status --porcelain)\"");
 }
 
 #[test]

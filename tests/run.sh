@@ -11,9 +11,9 @@ need_headers openssl/evp.h:libssl-dev
 # Programs that tests/programs.rs runs on a mount.
 need_packages git:git sqlite3:sqlite3 rsync:rsync unzip:unzip zip:zip rg:ripgrep make:make ex:vim-tiny setfacl:acl \
     setfattr:attr flock:util-linux python3:python3
-# Another implementation of the ciphers, for tests/cipher_python.rs.
+# Another implementation of the ciphers, for tests/cipher_python.rs and tests/segment_python.rs.
 need_python cryptography:python3-cryptography
-# And that tests/compress_tools.rs compares with.
+# And that tests/compress_tools.rs and tests/segment.py compare with.
 need_packages zstd:zstd lz4:lz4 gzip:gzip brotli:brotli
 need_rust
 cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy

@@ -1,6 +1,7 @@
 """Reads an encoded object from a store's directory, from what docs/FORMAT.md says and nothing else of BlockFrame.
 
-Standard input is JSON: "object" (the directory), "epochs" (number to key, hexadecimal; of an encrypted object), and
+Standard input is JSON: "object" (the directory), "epochs" (number to key, hexadecimal; of an encrypted object) or "secret"
+(hexadecimal: that of a recovery phrase or of shares, with which the key ring is opened), and
 "vectors" (values of BLAKE3, to check the ones of this script with). Standard output is the content.
 """
 
@@ -268,7 +269,55 @@ def content(directory, epochs):
     return out
 
 
+# --- The key ring ---------------------------------------------------------------------------------------------------
+
+
+def epochs_of(archive_directory, secret):
+    """The keys of all epochs, by the secret of a slot that needs no argon2id: 32 random bytes."""
+    from cryptography.hazmat.primitives.ciphers.aead import AESSIV
+
+    copies = []
+    for name in ["blockframe-keys.json", ".blockframe/keys/keyring.json"]:
+        with open(os.path.join(archive_directory, name), "rb") as file:
+            copies.append(file.read())
+    assert copies[0] == copies[1]
+    ring = sealed_json(copies[0])
+    assert ring["format"] == "blockframe-keys" and ring["version"] == 1
+    archive = uuid.UUID(ring["archive"]).bytes
+    for slot in ring["slots"]:
+        if slot["kdf"]["name"] != "blake3":
+            continue
+        kind = ["", "passphrase", "key_file", "recovery", "command", "shares"].index(slot["kind"])
+        salt = bytes.fromhex(slot["kdf"]["salt"])
+        context = b"blockframe key slot 1\0" + archive + u32(slot["id"]) + bytes([kind, 2]) + bytes(12) + salt
+        stretched = derive("blockframe 1 key slot secret", salt, u64(len(secret)), secret, length=32)
+        key = derive("blockframe 1 key slot", stretched, context)
+        commitment = keyed_hash(derive("blockframe 1 key slot commitment", key, length=32), context)
+        if commitment.hex() == slot["commitment"]:
+            break
+    else:
+        raise ValueError("no slot opens")
+    archive_key = AESSIV(key).decrypt(bytes.fromhex(slot["wrapped"]), [context])
+    bare = {name: value for name, value in ring.items() if name != "checksum"} | {"mac": "0" * 64}
+    text = json.dumps(bare, separators=(",", ":"), ensure_ascii=False).encode()
+    mac_key = derive("blockframe 1 key ring", archive_key, archive, length=32)
+    assert keyed_hash(mac_key, text).hex() == ring["mac"], "the ring's MAC"
+    with open(os.path.join(archive_directory, "blockframe-store.json"), "rb") as file:
+        rules = json.dumps(sealed_json(file.read())["archive"], separators=(",", ":"), ensure_ascii=False)
+    assert blake3(rules.encode()).hex() == ring["descriptor"], "the digest of the archive's rules"
+    wrap = derive("blockframe 1 epoch wrap", archive_key, archive)
+    epochs = {}
+    for number, epoch in enumerate(ring["epochs"], ring["epochs"][0]["epoch"]):
+        assert epoch["epoch"] == number
+        context = b"blockframe epoch 1\0" + archive + u32(number)
+        epochs[str(number)] = AESSIV(wrap).decrypt(bytes.fromhex(epoch["wrapped"]), [context]).hex()
+    return epochs
+
+
 if __name__ == "__main__":
     task = json.load(sys.stdin)
     check_blake3(task["vectors"])
-    sys.stdout.buffer.write(content(task["object"], task.get("epochs", {})))
+    epochs = task.get("epochs", {})
+    if "secret" in task:
+        epochs = epochs_of(os.path.dirname(task["object"]), bytes.fromhex(task["secret"]))
+    sys.stdout.buffer.write(content(task["object"], epochs))

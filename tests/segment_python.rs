@@ -6,10 +6,10 @@
 mod kit;
 
 use blockframe::archive::{Archive, ObjectPlan, WriteControl};
-use blockframe::base::{ArchiveId, ContentRange, Secret};
+use blockframe::base::{ArchiveId, ContentRange, Secret, Timestamp};
 use blockframe::codec::seal::CipherSuite;
 use blockframe::format::{ArchiveDescriptor, ObjectKind, TierLayout, TierRule};
-use blockframe::keys::{ArchiveKeys, Epoch};
+use blockframe::keys::{ArchiveKeys, Epoch, NewSlot, OpenRing, SlotKind, SlotSecret};
 use kit::{Fixture, compressible, content, reference, tiny_descriptor};
 use serde_json::{Value, json};
 use std::io::Write as _;
@@ -35,6 +35,10 @@ fn vectors() -> Vec<Value> {
 }
 
 fn python(object: &Path, epochs: &Value) -> Output {
+    python_with(json!({"object": object, "epochs": epochs, "vectors": vectors()}))
+}
+
+fn python_with(task: Value) -> Output {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/segment.py");
     let mut child = Command::new("python3")
         .arg(script)
@@ -43,7 +47,6 @@ fn python(object: &Path, epochs: &Value) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .expect("python3 is installed (tests/run.sh installs it)");
-    let task = json!({"object": object, "epochs": epochs, "vectors": vectors()});
     let written = child.stdin.take().unwrap().write_all(&serde_json::to_vec(&task).unwrap());
     let output = child.wait_with_output().unwrap();
     written.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
@@ -156,4 +159,30 @@ fn rewritten_objects_are_read_by_another_reader() {
     let output = python(&fixture.path(&object), &epochs());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(output.stdout == bytes);
+}
+
+/// From the secret of a recovery phrase to the content: slot, archive key, epochs, and whatever authenticates them.
+#[test]
+fn the_key_ring_is_opened_by_another_reader() {
+    let fixture = Fixture::new(rules(Some("zstd:1"), Some(CipherSuite::Aes256Gcm)));
+    let descriptor = fixture.archive.descriptor();
+    let secret = Secret::filled_by(|bytes: &mut [u8; 32]| *bytes = [0x5a; 32]);
+    let other = Secret::filled_by(|bytes: &mut [u8; 32]| *bytes = [0x5b; 32]);
+    let slot = |kind, secret: &Secret<32>, label: &str| NewSlot::new(SlotSecret::random(kind, secret).unwrap(), label);
+    let slots = [slot(SlotKind::Shares, &other, "among \u{e9}ight \"quoted\""), slot(SlotKind::Recovery, &secret, "")];
+    let now = Timestamp { seconds: 1_800_000_000, nanoseconds: 0 };
+    let mut ring = OpenRing::create(descriptor.id, descriptor.digest().unwrap(), &slots, now).unwrap();
+    ring.save(&*fixture.store).unwrap();
+    ring.rotate(&*fixture.store, now).unwrap();
+    let fixture = Fixture { archive: fixture.archive.unlocked(ring.keys().clone()), ..fixture };
+    let content = compressible(3000, 8);
+    let object = fixture.path(&reference(&fixture.put("object", &content)));
+    for secret in [&secret, &other] {
+        let task = json!({"object": object, "secret": hex::encode(secret.expose()), "vectors": vectors()});
+        let output = python_with(task);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(output.stdout == content);
+    }
+    let wrong = json!({"object": object, "secret": "5c".repeat(32), "vectors": vectors()});
+    assert!(String::from_utf8_lossy(&python_with(wrong).stderr).contains("no slot opens"));
 }

@@ -9,7 +9,7 @@ use blockframe::archive::{Archive, Event, EventKind};
 use blockframe::base::SystemClock;
 use blockframe::catalog::{Catalog, ObjectRecord};
 use blockframe::format::{ArchiveDescriptor, BundleRule, EntryPath, ObjectKind};
-use blockframe::staging::{StagingArea, StagingLimits};
+use blockframe::staging::{StagingArea, StagingKeys, StagingLimits};
 use blockframe::store::{
     BlockStore, Capabilities, Fault, FaultStore, ListedName, LocalStore, MemoryStore, Operation, StagedFile,
     StoreErrorKind, StoreKey, StoreResult, StoreSpace, StoredFile,
@@ -20,7 +20,7 @@ use blockframe::vfs::{
 use blockframe_api::{
     AllocateMode, AttributeChange, Caller, ErrorClass, Handle, Node, OpenHow, RenameMode, Vfs, VfsResult,
 };
-use kit::{Events, content, scratch, tiny_descriptor};
+use kit::{Events, content, encoded_variants, scratch, tiny_descriptor, unlocked};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -136,7 +136,7 @@ impl Scene {
     fn on(store: Arc<dyn BlockStore>, descriptor: ArchiveDescriptor, options: WritebackOptions) -> Self {
         let home = scratch();
         Archive::create(store.clone(), descriptor, "test".into()).unwrap();
-        let archive = Arc::new(Archive::open(store.clone(), Arc::new(SystemClock), Arc::new(())).unwrap());
+        let archive = Arc::new(unlocked(Archive::open(store.clone(), Arc::new(SystemClock), Arc::new(())).unwrap()));
         Catalog::create(home.path(), &archive).unwrap();
         Self::open(store, home, options)
     }
@@ -145,10 +145,11 @@ impl Scene {
         let store = HookStore::new(store);
         let events = Arc::new(Events::default());
         let archive = Archive::open(Arc::new(store.clone()), Arc::new(SystemClock), events.clone()).unwrap();
-        let archive = Arc::new(archive);
+        let archive = Arc::new(unlocked(archive));
         let catalog = Arc::new(Catalog::open(home.path(), &archive).unwrap());
         let limits = StagingLimits { quota: 1 << 30, reserve: 0 };
-        let staging = StagingArea::open(&home.path().join("staging"), limits, None).unwrap();
+        let keys = StagingKeys::of_archive(&archive).unwrap();
+        let staging = StagingArea::open(&home.path().join("staging"), limits, keys).unwrap();
         let (policy, limits) = (SyncPolicy::default(), VfsLimits::default());
         let vfs = LiveVfs::open(archive.clone(), catalog.clone(), Arc::new(()), staging, limits, policy).unwrap();
         let vfs = Arc::new(vfs);
@@ -216,7 +217,7 @@ struct View {
 
 impl View {
     fn of(store: Arc<dyn BlockStore>, home: TempDir) -> Self {
-        let archive = Arc::new(Archive::open(store, Arc::new(SystemClock), Arc::new(())).unwrap());
+        let archive = Arc::new(unlocked(Archive::open(store, Arc::new(SystemClock), Arc::new(())).unwrap()));
         let catalog = Arc::new(Catalog::open(home.path(), &archive).unwrap());
         let vfs = ArchiveVfs::new(archive, catalog.clone(), Arc::new(()), VfsLimits::default()).unwrap();
         Self { vfs, catalog, _home: home }
@@ -287,25 +288,27 @@ fn roomy_descriptor() -> ArchiveDescriptor {
 
 #[test]
 fn files_of_all_sizes_are_committed_and_stay_what_they_were() {
-    let scene = Scene::new(tiny_descriptor(), ASKED);
-    let sizes = [0, 1, 511, 999, 1000, 1001, 9_999, 10_000, 19_999, 20_000, 59_999, 60_000, 100_001];
-    let name = |size: usize| format!("f{size}");
-    for size in sizes {
-        scene.write(&name(size), &content(size, size as u64));
-    }
-    // An empty file has nothing to be staged.
-    let staged = sizes.len() as u64 - 1;
-    assert_eq!(scene.writeback.status().files, staged);
-    scene.drain();
-    assert_eq!(scene.writeback.status().files_committed, staged);
-    for size in sizes {
-        assert_eq!(scene.read(&name(size)), content(size, size as u64));
-    }
-    scene.vfs.namespace().flush().unwrap();
-    let view = scene.view();
-    assert!(!has_leftovers(&view.catalog).unwrap());
-    for size in sizes {
-        assert_eq!(view.read(&name(size)), content(size, size as u64), "{size}");
+    for descriptor in encoded_variants(&tiny_descriptor()) {
+        let scene = Scene::new(descriptor, ASKED);
+        let sizes = [0, 1, 511, 999, 1000, 1001, 9_999, 10_000, 19_999, 20_000, 59_999, 60_000, 100_001];
+        let name = |size: usize| format!("f{size}");
+        for size in sizes {
+            scene.write(&name(size), &content(size, size as u64));
+        }
+        // An empty file has nothing to be staged.
+        let staged = sizes.len() as u64 - 1;
+        assert_eq!(scene.writeback.status().files, staged);
+        scene.drain();
+        assert_eq!(scene.writeback.status().files_committed, staged);
+        for size in sizes {
+            assert_eq!(scene.read(&name(size)), content(size, size as u64));
+        }
+        scene.vfs.namespace().flush().unwrap();
+        let view = scene.view();
+        assert!(!has_leftovers(&view.catalog).unwrap());
+        for size in sizes {
+            assert_eq!(view.read(&name(size)), content(size, size as u64), "{size}");
+        }
     }
 }
 
@@ -365,22 +368,24 @@ fn without_being_asked_what_was_closed_is_committed_after_its_rest() {
 
 #[test]
 fn equal_contents_are_stored_once() {
-    let scene = Scene::new(roomy_descriptor(), ASKED);
-    for name in ["a", "b"] {
-        scene.write(name, &content(600, 1));
-        scene.write(&format!("large {name}"), &content(30_000, 2));
-    }
-    scene.drain();
-    let stored = scene.objects().len();
-    scene.write("c", &content(600, 1));
-    scene.write("large c", &content(30_000, 2));
-    scene.drain();
-    assert_eq!(scene.objects().len(), stored);
-    assert_eq!(stored, 2);
-    let view = scene.view();
-    for name in ["a", "b", "c"] {
-        assert_eq!(view.read(name), content(600, 1));
-        assert_eq!(view.read(&format!("large {name}")), content(30_000, 2));
+    for descriptor in encoded_variants(&roomy_descriptor()) {
+        let scene = Scene::new(descriptor, ASKED);
+        for name in ["a", "b"] {
+            scene.write(name, &content(600, 1));
+            scene.write(&format!("large {name}"), &content(30_000, 2));
+        }
+        scene.drain();
+        let stored = scene.objects().len();
+        scene.write("c", &content(600, 1));
+        scene.write("large c", &content(30_000, 2));
+        scene.drain();
+        assert_eq!(scene.objects().len(), stored);
+        assert_eq!(stored, 2);
+        let view = scene.view();
+        for name in ["a", "b", "c"] {
+            assert_eq!(view.read(name), content(600, 1));
+            assert_eq!(view.read(&format!("large {name}")), content(30_000, 2));
+        }
     }
 }
 
@@ -505,67 +510,71 @@ fn data(vfs: &dyn Vfs, name: &str) -> Vec<(u64, u64)> {
 
 #[test]
 fn holes_stay_holes_over_commits_and_edits() {
-    let scene = Scene::new(tiny_descriptor(), ASKED);
-    let node = scene.write("f", b"");
-    let handle = scene.vfs.open(node, WRITE).unwrap().handle;
-    scene.vfs.write(handle, 40_000, &content(10_000, 1), false).unwrap();
-    scene.vfs.allocate(handle, 200_000, 1, AllocateMode::Zero).unwrap();
-    close(&scene.vfs, handle);
-    let mut expected = vec![0; 200_001];
-    expected[40_000..50_000].copy_from_slice(&content(10_000, 1));
-    assert_eq!(scene.read("f"), expected);
-    scene.drain();
-    assert_eq!(data(&*scene.vfs, "f"), [(40_000, 50_000)]);
-    scene.edit("f", 100_000, b"island");
-    let handle = scene.vfs.open(node, WRITE).unwrap().handle;
-    scene.vfs.allocate(handle, 42_000, 3000, AllocateMode::Punch).unwrap();
-    close(&scene.vfs, handle);
-    expected[100_000..100_006].copy_from_slice(b"island");
-    expected[42_000..45_000].fill(0);
-    scene.drain();
-    assert_eq!(scene.read("f"), expected);
-    let holey = [(40_000, 42_000), (45_000, 50_000), (100_000, 100_006)];
-    assert_eq!(data(&*scene.vfs, "f"), holey);
-    let view = scene.view();
-    assert_eq!(view.read("f"), expected);
-    assert_eq!(data(&view.vfs, "f"), holey);
+    for descriptor in encoded_variants(&tiny_descriptor()) {
+        let scene = Scene::new(descriptor, ASKED);
+        let node = scene.write("f", b"");
+        let handle = scene.vfs.open(node, WRITE).unwrap().handle;
+        scene.vfs.write(handle, 40_000, &content(10_000, 1), false).unwrap();
+        scene.vfs.allocate(handle, 200_000, 1, AllocateMode::Zero).unwrap();
+        close(&scene.vfs, handle);
+        let mut expected = vec![0; 200_001];
+        expected[40_000..50_000].copy_from_slice(&content(10_000, 1));
+        assert_eq!(scene.read("f"), expected);
+        scene.drain();
+        assert_eq!(data(&*scene.vfs, "f"), [(40_000, 50_000)]);
+        scene.edit("f", 100_000, b"island");
+        let handle = scene.vfs.open(node, WRITE).unwrap().handle;
+        scene.vfs.allocate(handle, 42_000, 3000, AllocateMode::Punch).unwrap();
+        close(&scene.vfs, handle);
+        expected[100_000..100_006].copy_from_slice(b"island");
+        expected[42_000..45_000].fill(0);
+        scene.drain();
+        assert_eq!(scene.read("f"), expected);
+        let holey = [(40_000, 42_000), (45_000, 50_000), (100_000, 100_006)];
+        assert_eq!(data(&*scene.vfs, "f"), holey);
+        let view = scene.view();
+        assert_eq!(view.read("f"), expected);
+        assert_eq!(data(&view.vfs, "f"), holey);
+    }
 }
 
 #[test]
 fn edits_of_committed_files_are_committed() {
-    let scene = Scene::new(roomy_descriptor(), ASKED);
-    let mut expected = Vec::new();
-    for (index, len) in [400usize, 12_000, 70_000].into_iter().enumerate() {
-        let name = format!("f{len}");
-        scene.write(&name, &content(len, index as u64));
-        expected.push((name, content(len, index as u64)));
-    }
-    scene.write("filler", &content(500, 99));
-    scene.drain();
-    for round in 0..3u64 {
-        for (name, bytes) in &mut expected {
-            let offset = bytes.len() / 2 + round as usize;
-            let piece = content(50, 1000 + round);
-            scene.edit(name, offset as u64, &piece);
-            *bytes = patched(std::mem::take(bytes), offset, &piece);
-            if round == 1 {
-                let node = scene.vfs.lookup(Node::ROOT, name.as_bytes()).unwrap().node;
-                let cut = bytes.len() as u64 - 150;
-                let change = AttributeChange { size: Some(cut), ..Default::default() };
-                scene.vfs.set_attributes(Caller::default(), node, None, &change).unwrap();
-                bytes.truncate(cut as usize);
-            }
-            assert_eq!(scene.read(name), *bytes);
+    for descriptor in encoded_variants(&roomy_descriptor()) {
+        let scene = Scene::new(descriptor, ASKED);
+        let mut expected = Vec::new();
+        for (index, len) in [400usize, 12_000, 70_000].into_iter().enumerate() {
+            let name = format!("f{len}");
+            scene.write(&name, &content(len, index as u64));
+            expected.push((name, content(len, index as u64)));
         }
+        scene.write("filler", &content(500, 99));
         scene.drain();
-        for (name, bytes) in &expected {
-            assert_eq!(scene.read(name), *bytes, "{name} after round {round}");
+        for round in 0..3u64 {
+            for (name, bytes) in &mut expected {
+                let offset = bytes.len() / 2 + round as usize;
+                let piece = content(50, 1000 + round);
+                scene.edit(name, offset as u64, &piece);
+                *bytes = patched(std::mem::take(bytes), offset, &piece);
+                if round == 1 {
+                    let node = scene.vfs.lookup(Node::ROOT, name.as_bytes()).unwrap().node;
+                    let cut = bytes.len() as u64 - 150;
+                    let change = AttributeChange { size: Some(cut), ..Default::default() };
+                    scene.vfs.set_attributes(Caller::default(), node, None, &change).unwrap();
+                    bytes.truncate(cut as usize);
+                }
+                assert_eq!(scene.read(name), *bytes);
+            }
+            scene.drain();
+            for (name, bytes) in &expected {
+                assert_eq!(scene.read(name), *bytes, "{name} after round {round}");
+            }
         }
-    }
-    scene.vfs.namespace().flush().unwrap();
-    let view = scene.view();
-    for (name, bytes) in &expected {
-        assert_eq!(view.read(name), *bytes, "{name}");
+        scene.vfs.namespace().flush().unwrap();
+        let view = scene.view();
+        for (name, bytes) in &expected {
+            assert_eq!(view.read(name), *bytes, "{name}");
+        }
     }
 }
 
@@ -639,26 +648,28 @@ fn an_edit_over_bytes_that_are_lost_stays_in_staging_and_keeps_nothing_else_up()
 
 #[test]
 fn what_a_process_left_behind_is_committed_by_the_next_one() {
-    let scene = Scene::new(roomy_descriptor(), ASKED);
-    for index in 1..31 {
-        scene.write(&format!("f{index}"), &content(index as usize * 100, index));
-    }
-    scene.vfs.sync_all().unwrap();
-    let (store, home) = scene.close();
-    let archive = Arc::new(Archive::open(store.clone(), Arc::new(SystemClock), Arc::new(())).unwrap());
-    let catalog = Arc::new(Catalog::open(home.path(), &archive).unwrap());
-    assert!(has_leftovers(&catalog).unwrap());
-    let mut told = Vec::new();
-    drain_leftovers(archive, catalog, Arc::new(()), &home.path().join("staging"), &mut |progress| {
-        told.push(progress.files_left);
-        true
-    })
-    .unwrap();
-    assert_eq!((told.first(), told.last()), (Some(&30), Some(&0)));
-    let view = View::of(store, home);
-    assert!(!has_leftovers(&view.catalog).unwrap());
-    for index in 1..31 {
-        assert_eq!(view.read(&format!("f{index}")), content(index as usize * 100, index));
+    for descriptor in encoded_variants(&roomy_descriptor()) {
+        let scene = Scene::new(descriptor, ASKED);
+        for index in 1..31 {
+            scene.write(&format!("f{index}"), &content(index as usize * 100, index));
+        }
+        scene.vfs.sync_all().unwrap();
+        let (store, home) = scene.close();
+        let archive = Arc::new(unlocked(Archive::open(store.clone(), Arc::new(SystemClock), Arc::new(())).unwrap()));
+        let catalog = Arc::new(Catalog::open(home.path(), &archive).unwrap());
+        assert!(has_leftovers(&catalog).unwrap());
+        let mut told = Vec::new();
+        drain_leftovers(archive, catalog, Arc::new(()), &home.path().join("staging"), &mut |progress| {
+            told.push(progress.files_left);
+            true
+        })
+        .unwrap();
+        assert_eq!((told.first(), told.last()), (Some(&30), Some(&0)));
+        let view = View::of(store, home);
+        assert!(!has_leftovers(&view.catalog).unwrap());
+        for index in 1..31 {
+            assert_eq!(view.read(&format!("f{index}")), content(index as usize * 100, index));
+        }
     }
 }
 

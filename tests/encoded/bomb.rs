@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 const FRAME: usize = 131_072;
 const SEGMENT: u64 = 1 << 20;
-/// A frame may be decoded, and a thread has its working memory; a bomb has hundreds of MiB.
-const ALLOWED: u64 = 64 << 20;
+/// A frame may be decoded, and a thread has its working memory; a bomb has 64 MiB or more.
+const ALLOWED: u64 = 32 << 20;
 
 /// Bytes of memory that this process has had at most since `begin`.
 struct Peak(u64);
@@ -59,7 +59,7 @@ fn stream(codec: u8, plain_len: u64, chunks: &[Vec<u8>]) -> Vec<u8> {
     [chunks.concat(), tail(codec, plain_len, chunks.len() as u64, &lens)].concat()
 }
 
-/// 256 MiB of zeros, as this codec writes them.
+/// 256 MiB of zeros (gzip: 64 MiB), as this codec writes them in less than a frame.
 fn inflated(codec: &str) -> Vec<u8> {
     let zeros = vec![0; 1 << 20];
     let blow = |writer: &mut dyn std::io::Write| (0..256).for_each(|_| writer.write_all(&zeros).unwrap());
@@ -70,8 +70,8 @@ fn inflated(codec: &str) -> Vec<u8> {
             encoder.finish().unwrap()
         }
         "gzip" => {
-            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-            blow(&mut encoder);
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            (0..64).for_each(|_| encoder.write_all(&zeros).unwrap());
             encoder.finish().unwrap()
         }
         "brotli" => {
@@ -151,8 +151,7 @@ impl Subject {
 fn a_frame_that_becomes_longer_than_it_says_is_refused() {
     for subject in Subject::all() {
         let bomb = inflated(subject.codec);
-        let fits = bomb.len() < FRAME;
-        let bomb = if fits { bomb } else { bomb[..FRAME - 1].to_vec() };
+        assert!(bomb.len() < FRAME, "{}: {}", subject.codec, bomb.len());
         let one = chunk(&bomb, bomb.len() as u32, FRAME as u32);
         let short = chunk(&bomb, bomb.len() as u32, bomb.len() as u32 + 1);
         let chunks = vec![one.clone(), one.clone()];

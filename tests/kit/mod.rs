@@ -79,8 +79,7 @@ impl Fixture {
 
     fn open(dir: TempDir, store: Arc<dyn BlockStore>) -> Self {
         let events = Arc::new(Events::default());
-        let locked = Archive::open(store.clone(), Arc::new(SystemClock), events.clone()).unwrap();
-        let archive = if locked.is_encrypted() { locked.unlocked(test_keys(locked.descriptor().id)) } else { locked };
+        let archive = unlocked(Archive::open(store.clone(), Arc::new(SystemClock), events.clone()).unwrap());
         Self { dir, store, archive, events }
     }
 
@@ -112,6 +111,11 @@ impl Fixture {
     pub fn path(&self, reference: &ObjectRef) -> PathBuf {
         self.dir.path().join(reference.name.as_str())
     }
+}
+
+/// The archive with its keys, where it is encrypted.
+pub fn unlocked(archive: Archive) -> Archive {
+    if archive.is_encrypted() { archive.unlocked(test_keys(archive.descriptor().id)) } else { archive }
 }
 
 /// The keys of all encrypted archives of tests: one epoch.

@@ -59,6 +59,19 @@ impl Place {
         outcome.stdout()
     }
 
+    /// Makes the archive, encrypted. Its key is in the user's configuration, where every later run finds it.
+    pub fn init_encrypted(&self, options: &[&str]) {
+        use std::os::unix::fs::PermissionsExt;
+        let (secret, config) = (self.path("secret"), self.path(".config/blockframe"));
+        fs::write(&secret, "a passphrase for tests\n").unwrap();
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::create_dir_all(&config).unwrap();
+        fs::write(config.join("config.toml"), "[encryption]\npassphrase_file = \"../../secret\"\n").unwrap();
+        let archive = self.archive();
+        let words = ["init", archive.to_str().unwrap(), "--no-recovery-phrase"];
+        self.ok(words.iter().chain(options).chain(&["--encrypt"]));
+    }
+
     /// An object's directory, by the beginning of its name.
     pub fn object(&self, name: &str) -> PathBuf {
         let names = fs::read_dir(self.archive()).unwrap().map(|entry| entry.unwrap().path());

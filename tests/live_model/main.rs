@@ -65,7 +65,7 @@ fn whatever_is_done_the_model_shows_the_same() {
 #[test]
 fn whatever_is_done_with_a_mount_looks_as_in_a_plain_directory() {
     if kit::program::can_mount() && rustix::process::geteuid().is_root() {
-        cases(MOUNTED_CASES, LENGTH, |seed, row| mounted::run(row, seed % 2 == 1));
+        cases(MOUNTED_CASES, LENGTH, |seed, row| mounted::run(row, seed % 2 == 1, seed % 4 >= 2));
     }
 }
 
@@ -113,6 +113,6 @@ fn an_access_list_that_is_not_there_can_be_removed() {
     let attribute = Op::RemoveXattr { on: On::Name(At(0, 1)), name: 0 };
     holds(Mode::default(), &[attribute]);
     if kit::program::can_mount() && rustix::process::geteuid().is_root() {
-        mounted::run(&row, false).unwrap();
+        mounted::run(&row, false, false).unwrap();
     }
 }

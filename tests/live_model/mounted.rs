@@ -49,6 +49,7 @@ pub struct Sides {
     live: Weak<LiveVfs>,
     writeback: Option<Arc<Writeback>>,
     eager: bool,
+    encrypted: bool,
 }
 
 impl Drop for Sides {
@@ -218,12 +219,13 @@ fn set(path: &Path, change: Change) -> io::Result<()> {
 }
 
 impl Sides {
-    /// A mount, and a plain copy of it. `eager`: files are committed as soon as they are closed.
-    pub fn new(eager: bool) -> Result<Self> {
+    /// A mount, and a plain copy of it. `eager`: files are committed as soon as they are closed. `encrypted`: and compressed.
+    pub fn new(eager: bool, encrypted: bool) -> Result<Self> {
         // Not in memory: the plain directory's filesystem shall be an ordinary one.
         let directory = tempfile::tempdir()?;
         fs::create_dir(directory.path().join("mnt"))?;
-        let mut sides = Self { directory, open: Vec::new(), mounted: None, live: Weak::new(), writeback: None, eager };
+        let mut sides =
+            Self { directory, open: Vec::new(), mounted: None, live: Weak::new(), writeback: None, eager, encrypted };
         sides.begin()?;
         let copied = Command::new("cp").arg("-a").arg(sides.mount()).arg(sides.plain()).status()?;
         ensure!(copied.success());
@@ -240,7 +242,7 @@ impl Sides {
     }
 
     fn begin(&mut self) -> Result<()> {
-        let live = opened_in(self.directory.path())?;
+        let live = opened_in(self.directory.path(), self.encrypted)?;
         self.live = Arc::downgrade(&live);
         let delay = Duration::from_secs(if self.eager { 0 } else { 3600 });
         self.writeback = Some(Writeback::start(&live, WritebackOptions { delay, gather: delay, compression: None })?);
@@ -484,8 +486,8 @@ impl Sides {
 }
 
 /// Does all operations in both, and compares in the end.
-pub fn run(row: &[Op], eager: bool) -> Result<()> {
-    let mut sides = Sides::new(eager)?;
+pub fn run(row: &[Op], eager: bool, encrypted: bool) -> Result<()> {
+    let mut sides = Sides::new(eager, encrypted)?;
     for (at, op) in row.iter().enumerate() {
         sides.step(*op).with_context(|| format!("operation {at}, {op:?}"))?;
     }

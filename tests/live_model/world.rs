@@ -1,14 +1,13 @@
 //! The filesystem and the model, side by side.
 
 use super::kit::view;
-use super::kit::{content, scratch, tiny_descriptor};
+use super::kit::{content, encoded_variants, scratch, tiny_descriptor, unlocked};
 use super::ops::{At, Change, DIRECTORIES, HANDLES, How, Kind, NAMES, On, Op, Time, Value, XATTRS};
 use anyhow::{Context as _, Result, bail, ensure};
 use blockframe::archive::Archive;
-use blockframe::base::{ArchiveId, Clock, Secret};
+use blockframe::base::Clock;
 use blockframe::catalog::Catalog;
 use blockframe::format::EntryPath;
-use blockframe::keys::{ArchiveKeys, Epoch};
 use blockframe::staging::{StagingArea, StagingKeys, StagingLimits};
 use blockframe::store::MemoryStore;
 use blockframe::vfs::{LiveVfs, SyncPolicy, VfsLimits, Writeback, WritebackOptions};
@@ -66,31 +65,29 @@ struct Base {
 }
 
 /// An archive with that base in a directory, as the daemon opens it.
-pub fn opened_in(directory: &Path) -> Result<Arc<LiveVfs>> {
+pub fn opened_in(directory: &Path, encrypted: bool) -> Result<Arc<LiveVfs>> {
     static STORES: Mutex<BTreeMap<std::path::PathBuf, Arc<MemoryStore>>> = Mutex::new(BTreeMap::new());
     let home = directory.join("home");
-    let store = Arc::clone(STORES.lock().unwrap().entry(home.clone()).or_insert_with(|| Arc::new(base().store.fork())));
+    let store = Arc::clone(
+        STORES.lock().unwrap().entry(home.clone()).or_insert_with(|| Arc::new(base(encrypted).store.fork())),
+    );
     if !home.exists() {
         std::fs::create_dir(&home)?;
-        copy(base().home.path(), &home);
+        copy(base(encrypted).home.path(), &home);
     }
-    let archive = Arc::new(Archive::open(store, Arc::new(blockframe::base::SystemClock), Arc::new(()))?);
+    let archive = Archive::open(store, Arc::new(blockframe::base::SystemClock), Arc::new(()))?;
+    let archive = Arc::new(unlocked(archive));
     let catalog = Arc::new(Catalog::open(&home, &archive)?);
-    let staging = StagingArea::open(&home.join("staging"), StagingLimits { quota: 10 << 30, reserve: 0 }, None)?;
+    let (limits, keys) = (StagingLimits { quota: 10 << 30, reserve: 0 }, StagingKeys::of_archive(&archive)?);
+    let staging = StagingArea::open(&home.join("staging"), limits, keys)?;
     let live = LiveVfs::open(archive, catalog, Arc::new(()), staging, VfsLimits::default(), SyncPolicy::default())?;
     Ok(Arc::new(live))
 }
 
-/// As an encrypted archive would have them.
-fn staging_keys() -> StagingKeys {
-    let key = || Secret::filled_by(|bytes: &mut [u8; 32]| bytes.fill(7));
-    let keys = ArchiveKeys::new(ArchiveId::from_bytes([7; 16]), key(), vec![(Epoch::FIRST, key())]);
-    StagingKeys::of(&keys.unwrap())
-}
-
-fn base() -> &'static Base {
-    static BASE: OnceLock<Base> = OnceLock::new();
-    BASE.get_or_init(|| {
+/// In clear, or compressed and encrypted.
+fn base(encrypted: bool) -> &'static Base {
+    static BASES: [OnceLock<Base>; 2] = [OnceLock::new(), OnceLock::new()];
+    BASES[usize::from(encrypted)].get_or_init(|| {
         let source = scratch();
         let path = |name: &str| source.path().join(name);
         std::fs::create_dir_all(path("d/f")).unwrap();
@@ -103,9 +100,11 @@ fn base() -> &'static Base {
         std::fs::hard_link(path("b"), path("d/b")).unwrap();
         std::os::unix::fs::symlink("d/f", path("c")).unwrap();
         let (store, home) = (Arc::new(MemoryStore::new("memory")), scratch());
-        Archive::create(store.clone(), tiny_descriptor(), "test".into()).unwrap();
+        let variants = encoded_variants(&tiny_descriptor());
+        let descriptor = if encrypted { variants.last() } else { variants.first() };
+        Archive::create(store.clone(), descriptor.unwrap().clone(), "test".into()).unwrap();
         let clock = Arc::new(blockframe::base::SystemClock);
-        let archive = Arc::new(Archive::open(store.clone(), clock, Arc::new(())).unwrap());
+        let archive = Arc::new(unlocked(Archive::open(store.clone(), clock, Arc::new(())).unwrap()));
         let catalog = Catalog::create(home.path(), &archive).unwrap();
         let paths = ["a", "b", "c", "d"].map(path);
         view::commit_paths(&archive, &catalog, &paths.each_ref().map(|path| path.as_path()));
@@ -181,7 +180,7 @@ pub struct Mode {
     pub eager: bool,
     /// Offsets go far out, and nothing is committed: zeros take their time.
     pub far: bool,
-    /// Staging files are encrypted.
+    /// Everything is compressed and encrypted.
     pub encrypted: bool,
 }
 
@@ -276,7 +275,7 @@ fn snapshot(vfs: &dyn Vfs, node: Node) -> Result<Snapshot> {
 
 impl World {
     pub fn new(mode: Mode) -> Result<Self> {
-        let base = base();
+        let base = base(mode.encrypted);
         let home = scratch();
         copy(base.home.path(), home.path());
         let clock = Arc::new(ManualClock(Mutex::new(Timestamp { seconds: 5_000_000_000, nanoseconds: 0 })));
@@ -306,11 +305,11 @@ impl World {
     }
 
     fn start(&mut self) -> Result<()> {
-        let archive = Arc::new(Archive::open(self.store.clone(), self.clock.clone(), Arc::new(()))?);
+        let archive = Arc::new(unlocked(Archive::open(self.store.clone(), self.clock.clone(), Arc::new(()))?));
         let catalog = Arc::new(Catalog::open(self.home.path(), &archive)?);
         let limits = StagingLimits { quota: 10 << 30, reserve: 0 };
-        let staging =
-            StagingArea::open(&self.home.path().join("staging"), limits, self.mode.encrypted.then(staging_keys))?;
+        let keys = StagingKeys::of_archive(&archive)?;
+        let staging = StagingArea::open(&self.home.path().join("staging"), limits, keys)?;
         // A cache of a few chunks, so that chunks are pushed out and come back.
         let vfs_limits = VfsLimits { cache: 2 << 20, ..VfsLimits::default() };
         let live = LiveVfs::open(archive, catalog, Arc::new(()), staging, vfs_limits, SyncPolicy::default())?;
