@@ -3,6 +3,7 @@
 
 use super::arena::ColumnArena;
 use super::source::{ContentSource, is_hole};
+use super::threads::{processors, run_on};
 use super::writer::NewObject;
 use super::{ArchiveError, ArchiveResult};
 use crate::base::{BlockIndex, ContentHash, ContentRange, Digest, LEAF_SIZE, ShardIndex};
@@ -185,19 +186,7 @@ impl<'a> Encoder<'a> {
 
     pub(super) fn run(self) -> ArchiveResult<Encoded> {
         let columns = self.columns_per_block()? * self.jobs.len() as u64;
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(columns as usize);
-        if threads <= 1 {
-            self.work()?;
-        } else {
-            std::thread::scope(|scope| {
-                let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| self.work())).collect();
-                // All are joined before the first error is returned.
-                let results: Vec<_> = workers.into_iter().map(|worker| worker.join()).collect();
-                results.into_iter().try_for_each(|result| {
-                    result.unwrap_or_else(|_| Err(ArchiveError::Internal("a coding thread panicked".into())))
-                })
-            })?;
-        }
+        run_on(processors().min(columns as usize), &|| self.work())?;
         let done = self.done.into_inner().unwrap_or_else(PoisonError::into_inner);
         Ok(Encoded { roots: done.roots, tree: done.tree, hash: done.content.finish() })
     }

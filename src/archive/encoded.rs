@@ -5,6 +5,7 @@
 use super::encode::{BlockWriter, COLUMN, ColumnWorker, column_of, lock};
 use super::encoding::{EncodedSegment, Encoding};
 use super::source::ContentSource;
+use super::threads::{processors, run_on};
 use super::writer::NewObject;
 use super::{ArchiveError, ArchiveResult};
 use crate::base::{BlockIndex, ContentHash, Digest, LEAF_SIZE, SegmentIndex, ShardIndex};
@@ -118,7 +119,7 @@ impl<'a> SegmentEncoder<'a> {
             encoding,
             keep,
             next: AtomicU32::new(0),
-            wide: new.geometry.segments() < threads() as u32,
+            wide: new.geometry.segments() < processors() as u32,
             kept: BTreeSet::new(),
             open: Mutex::default(),
             done: Mutex::default(),
@@ -132,19 +133,7 @@ impl<'a> SegmentEncoder<'a> {
             self.new.control.check()?;
             self.keep_block(BlockIndex::new(block))?;
         }
-        let threads = threads().min(outline.segments() as usize);
-        if threads <= 1 {
-            self.work()?;
-        } else {
-            std::thread::scope(|scope| {
-                let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| self.work())).collect();
-                // All are joined before the first error is returned.
-                let results: Vec<_> = workers.into_iter().map(|worker| worker.join()).collect();
-                results.into_iter().try_for_each(|result| {
-                    result.unwrap_or_else(|_| Err(ArchiveError::Internal("an encoding thread panicked".into())))
-                })
-            })?;
-        }
+        run_on(processors().min(outline.segments() as usize), &|| self.work())?;
         let done = self.done.into_inner().unwrap_or_else(PoisonError::into_inner);
         let (stored, streams): (Vec<u64>, Vec<u64>) = done.lens.into_values().unzip();
         let geometry = Geometry::encoded(*outline.rule(), outline.segment_size(), stored.into())
@@ -330,10 +319,6 @@ impl<'a> SegmentEncoder<'a> {
         let leaves = writer.take_leaves();
         self.new.finish_block(&writer, &leaves)
     }
-}
-
-fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Whether segments are whole leaves of the content, so that its leaves are hashed while they are encoded.

@@ -21,6 +21,7 @@ mod root;
 mod scan;
 mod shard;
 mod source;
+mod threads;
 mod unseal;
 mod verified;
 mod writer;

@@ -7,6 +7,7 @@ use super::difference::segment_of;
 use crate::archive::encode::{BlockWriter, COLUMN, ColumnWorker, column_of, lock};
 use crate::archive::outer::put;
 use crate::archive::recover::Codes;
+use crate::archive::threads::{processors, run_on};
 use crate::archive::{ArchiveError, ArchiveResult};
 use crate::base::{ContentRange, Digest, LEAF_SIZE, SegmentIndex, ShardIndex, ShardRange};
 use crate::codec::{ErasureCode, UNIT};
@@ -93,14 +94,7 @@ impl Rewrite<'_> {
                 }
             }
         };
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(columns as usize);
-        std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work_until_done)).collect();
-            let results: Vec<_> = workers.into_iter().map(|worker| worker.join()).collect();
-            results.into_iter().try_for_each(|result| {
-                result.unwrap_or_else(|_| Err(ArchiveError::Internal("a coding thread panicked".into())))
-            })
-        })
+        run_on(processors().min(columns as usize), &work_until_done)
     }
 
     fn add_column(&self, added: &AddedBlock<'_>, worker: &mut ColumnWorker, start: u64) -> ArchiveResult<()> {
