@@ -6,11 +6,23 @@ pub use crate::base::calendar::parse_time;
 use crate::base::calendar::rfc3339_seconds;
 use std::time::Duration;
 
+/// Most digits of a size with a unit: so many always fit into 64 bits.
+const MAX_SIZE_DIGITS: usize = 19;
+
 /// Reads a size: `10MB` is decimal, `10MiB` binary, a bare number bytes.
 pub fn parse_size(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    if let Ok(bytes) = text.parse() {
+        return Ok(bytes);
+    }
+    // The crate's sums overflow on these: more digits than it can hold, and powers of ten.
+    let has_power = text.split_once(['e', 'E']).is_some_and(|(_, rest)| rest.contains(|c: char| c.is_ascii_digit()));
+    if has_power || text.chars().filter(char::is_ascii_digit).count() > MAX_SIZE_DIGITS {
+        return Err(format!("\"{text}\" is no size such as 10MB or 10MiB (at most {MAX_SIZE_DIGITS} digits)"));
+    }
     parse_size::Config::new()
         .with_decimal()
-        .parse_size(text.trim())
+        .parse_size(text)
         .map_err(|error| format!("\"{text}\" is no size such as 10MB or 10MiB ({error})"))
 }
 
@@ -158,6 +170,16 @@ pub fn plural(count: u64, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_of_too_many_digits_are_refused_and_do_not_overflow() {
+        for text in ["148446744073709551615674", "184467440737095516155kB", "1.5e-2147483648", "1e2147483647", "2e9"] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+        assert_eq!(parse_size("18446744073709551615"), Ok(u64::MAX));
+        assert_eq!(parse_size(" 1EB "), Ok(1_000_000_000_000_000_000));
+        assert_eq!(parse_size("1.5EiB"), Ok(3 << 59));
+    }
 
     #[test]
     fn sizes_are_decimal_or_binary_as_written() {
